@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of the C core share: the machine that walks a plan, and one function per operation.
+ *
+ * Rules: functions return 0 (or a value >= 0) or -errno; a refusal that no errno says is -(enum wherry_refusal). A function that
+ * fails names the system call with wherry_fail(). No allocation, no stdio, no locale anywhere below here: the code runs
+ * after clone. Every descriptor is close-on-exec and ends by cleanup_fd.
+ */
+#ifndef WHERRY_CORE_H
+#define WHERRY_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "plan.h"
+
+/* A checked plan: decode.c has looked at every bound, so the rest may trust offsets. */
+struct wherry_code {
+	const uint8_t *base;
+	size_t size;
+	const struct wherry_plan *plan;
+	uint32_t steps;
+	const struct wherry_op *step[WHERRY_MAX_STEPS + 1];
+};
+
+/* Everything one executor knows. One per process, static storage. */
+struct wherry_machine {
+	struct wherry_code code;
+	const uint8_t *launch;                     /* struct wherry_launch, NULL in the caller */
+	const char *slots[WHERRY_SLOT_COUNT];
+	int registers[WHERRY_MAX_REGISTERS];       /* -1 = empty */
+	enum wherry_executor executor;
+	int caller;                                /* socket to the caller (launcher, init), or to the child (in the caller) */
+	int helper;                                /* init: socket to the launcher; launcher: socket to init */
+	pid_t init;                                /* launcher and caller: host pid of init */
+	int init_pidfd;
+	int start_fifo, result_fifo;
+	uint32_t preserve_fds;
+	int rootfs;                                /* init: O_PATH descriptor of the future root (of "/" after the pivot) */
+	int pending_fd;                            /* descriptor that travels with the next WHERRY_RUN; -1 = none. Owned */
+	uint32_t current;                          /* step that runs */
+	uint32_t failed_call;                      /* set by wherry_fail() */
+	uint64_t failed_value;
+	bool published;                            /* init: failures now go to the result fifo */
+	char program[WHERRY_MAX_PATH];             /* set by OP_PROGRAM: what OP_EXECUTE executes */
+	char home[WHERRY_MAX_PATH];                /* "HOME=..." set by OP_PROGRAM, "" = none */
+};
+
+/* Records which call failed and returns -error. error > 0 is an errno or an enum wherry_refusal. */
+int wherry_fail(struct wherry_machine *m, enum wherry_call call, int error);
+/* The same with errno. */
+int wherry_fail_errno(struct wherry_machine *m, enum wherry_call call);
+
+/* decode.c: checks `size` bytes at `base` (8-byte aligned) and fills `code`. 0, or -WHERRY_BAD_PLAN / -WHERRY_WRONG_VERSION with
+ * *where = the offending offset. */
+int wherry_decode(const void *base, size_t size, struct wherry_code *code, uint64_t *where);
+const char *wherry_text(const struct wherry_code *code, struct wherry_text text); /* NUL-terminated; NULL when absent */
+const void *wherry_bytes(const struct wherry_code *code, struct wherry_blob blob);
+const struct wherry_text *wherry_texts(const struct wherry_code *code, struct wherry_list list);
+/* Fills slots into a template. Length without NUL, or -ENAMETOOLONG. `out` is NUL-terminated. */
+ssize_t wherry_expand(const struct wherry_machine *m, struct wherry_template text, char *out, size_t size);
+
+/* message.c: one named function per send and per wait. `fd` may be -1 / NULL; a received descriptor is close-on-exec. */
+int wherry_send(int socket, const struct wherry_message *message, int fd);
+int wherry_receive(int socket, struct wherry_message *message, int *fd); /* -EPIPE at end of file */
+
+/* execute.c */
+int wherry_run_step(struct wherry_machine *m, uint32_t step); /* one operation of any executor but the caller's */
+int wherry_launcher_main(void);                               /* role launcher of the static program; returns its exit status */
+int wherry_init_main(struct wherry_machine *m);               /* init, straight after clone; never returns 0 */
+int wherry_close_from(int first);                             /* close_range, or a walk of /proc/self/fd where refused */
+int wherry_reset_signals(void);                               /* every disposition default, mask empty (raw, from 1 to 64) */
+
+/* securepath.c: paths inside a root descriptor. Every function resolves with openat2(RESOLVE_IN_ROOT) (retry on EAGAIN) and falls back
+ * to a component walk with O_PATH|O_NOFOLLOW where openat2 gives ENOSYS or EPERM. They return an O_PATH (or opened) descriptor. */
+int securepath_open(int root, const char *path, int flags, uint64_t extra_resolve);
+int securepath_make_directories(int root, const char *path, mode_t mode); /* mkdir -p, step by step; returns O_PATH of the last */
+int securepath_make_file(int root, const char *path, mode_t mode);        /* empty file with its parents; O_PATH */
+int securepath_parent(int root, const char *path, const char **name);     /* O_PATH of the (made) parent; *name = last component */
+extern bool securepath_without_openat2; /* tests: pretend that openat2 does not exist */
+int open_procfs(struct wherry_machine *m);  /* verified procfs (magic, root inode) of the present pid namespace: full, detached */
+
+/* hook.c: runs a program with `state` on its stdin, in an own process group, its output to our stderr; kills the group at the timeout.
+ * 0, -WHERRY_HOOK_FAILED with *status, -WHERRY_HOOK_TIMEOUT, or -errno of its execve. Usable in a threaded caller: CLONE_VM|CLONE_VFORK
+ * with an own stack. `argv` and `envp` end with NULL. */
+int wherry_run_hook(const char *path, const char *const argv[], const char *const envp[], const char *state, size_t state_length,
+		    uint32_t timeout_seconds, int *status, enum wherry_call *call);
+
+/* passwd.c: the home directory of `uid` from the passwd file open at `fd`; bounded line reader. 0, or -ENOENT. */
+int passwd_home(int fd, uint32_t uid, char *home, size_t size);
+
+/* spawn.c: the static program as a sealed memfd (ladder: memfd MFD_EXEC, memfd without, detached read-only clone of the file). `bytes` = the
+ * program. Returns a descriptor to execute, kept by the caller of this for as long as it likes. */
+int wherry_seal_program(const void *bytes, size_t size);
+/* Starts `program` (execveat, AT_EMPTY_PATH) with argv {"wherry-launcher"} and exactly `fds` as descriptors 0..count-1, by CLONE_VM|CLONE_VFORK,
+ * signals blocked, dispositions reset in the child. Returns the pid; *pidfd is set. */
+int wherry_spawn(int program, const char *const argv[], const int fds[], size_t count, int *pidfd);
+
+/* The operations. `op` has been checked by the decoder. namespace.c, mount.c, rootfs.c, device.c, process.c, ... */
+#define WHERRY_OP(function, type) int function(struct wherry_machine *m, const struct type *op)
+
+/* namespace.c */
+WHERRY_OP(op_oom_score_adj, wherry_op_oom_score_adj);
+WHERRY_OP(op_open_namespace, wherry_op_open_namespace);
+WHERRY_OP(op_join, wherry_op_join);
+WHERRY_OP(op_unshare, wherry_op_unshare);
+WHERRY_OP(op_time_offsets, wherry_op_time_offsets);
+WHERRY_OP(op_clone, wherry_op_clone);
+WHERRY_OP(op_attach_tasks, wherry_op_attach_tasks);
+WHERRY_OP(op_write_maps, wherry_op_write_maps);
+WHERRY_OP(op_become_root, wherry_op_become_root);
+WHERRY_OP(op_keyring, wherry_op_keyring);
+WHERRY_OP(op_loopback_up, wherry_op_loopback_up);
+WHERRY_OP(op_hostname, wherry_op_hostname);
+WHERRY_OP(op_domainname, wherry_op_hostname);
+/* mount.c, idmap.c, copy_up.c */
+WHERRY_OP(op_propagation, wherry_op_propagation);
+WHERRY_OP(op_open_tree, wherry_op_open_tree);     /* leaves the tree in registers[op->out] */
+WHERRY_OP(op_idmap_tree, wherry_op_idmap_tree);   /* launcher: the tree is in its own register (it opened it) */
+WHERRY_OP(op_attach_rootfs, wherry_op_attach_rootfs);
+WHERRY_OP(op_mount_bind, wherry_op_mount_bind);
+WHERRY_OP(op_mount_fs, wherry_op_mount_fs);
+WHERRY_OP(op_mount_cgroup2, wherry_op_mount_fs);
+WHERRY_OP(op_mount_sysfs, wherry_op_mount_fs);
+WHERRY_OP(op_remount, wherry_op_remount);
+WHERRY_OP(op_mount_attributes, wherry_op_mount_attributes);
+/* rootfs.c, device.c */
+WHERRY_OP(op_symlink, wherry_op_symlink);
+WHERRY_OP(op_directory, wherry_op_directory);
+WHERRY_OP(op_device_node, wherry_op_device_node);
+WHERRY_OP(op_sysctl, wherry_op_sysctl);
+WHERRY_OP(op_readonly_path, wherry_op_path);
+WHERRY_OP(op_masked_path, wherry_op_path);
+WHERRY_OP(op_pivot, wherry_op_pivot);
+WHERRY_OP(op_root_attributes, wherry_op_root_attributes);
+/* console.c: leaves the master in m->pending_fd for OP_PUBLISH */
+WHERRY_OP(op_console, wherry_op_console);
+/* process.c, schedule.c, credentials.c */
+WHERRY_OP(op_hook, wherry_op_hook);
+WHERRY_OP(op_personality, wherry_op_personality);
+WHERRY_OP(op_scheduler, wherry_op_scheduler);
+WHERRY_OP(op_io_priority, wherry_op_io_priority);
+WHERRY_OP(op_memory_policy, wherry_op_memory_policy);
+WHERRY_OP(op_cpu_affinity, wherry_op_cpu_affinity);
+WHERRY_OP(op_rlimit, wherry_op_rlimit);           /* prlimit of m->init in the launcher, of itself in init */
+WHERRY_OP(op_security_label, wherry_op_security_label);
+WHERRY_OP(op_umask, wherry_op_umask);
+WHERRY_OP(op_working_directory, wherry_op_working_directory);
+WHERRY_OP(op_no_new_privileges, wherry_op_no_new_privileges);
+WHERRY_OP(op_seccomp, wherry_op_seccomp);         /* with a listener: the descriptor ends in registers[op->listener] */
+WHERRY_OP(op_bounding, wherry_op_bounding);
+WHERRY_OP(op_identity, wherry_op_identity);
+WHERRY_OP(op_capabilities, wherry_op_capabilities);
+WHERRY_OP(op_program, wherry_op_program);
+WHERRY_OP(op_wait_start, wherry_op_wait_start);
+WHERRY_OP(op_execute, wherry_op_execute);
+
+/* host/: the caller's operations (host.h has its agenda) */
+WHERRY_OP(op_claim, wherry_op_claim);
+WHERRY_OP(op_cgroup_directory, wherry_op_cgroup_directory);
+WHERRY_OP(op_cgroup_controllers, wherry_op_cgroup_controllers);
+WHERRY_OP(op_cgroup_cpuset, wherry_op_cgroup_cpuset);
+WHERRY_OP(op_cgroup_write, wherry_op_cgroup_write);
+WHERRY_OP(op_cgroup_devices, wherry_op_cgroup_devices);
+WHERRY_OP(op_cgroup_chown, wherry_op_cgroup_chown);
+WHERRY_OP(op_open_tasks, wherry_op_open_tasks);
+WHERRY_OP(op_launch, wherry_op_launch);
+WHERRY_OP(op_listener, wherry_op_listener);
+WHERRY_OP(op_publish, wherry_op_publish);
+
+#endif

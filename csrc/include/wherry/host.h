@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The caller's side on the host: what create, start, state, kill and delete do outside of the container. Compiled into the
+ * extension (wherry._native, called by Python) and into the static program (the front), so that a create from the plan cache
+ * and one from a fresh plan are the same code. No allocation: the structs are big and have static or caller-owned storage.
+ */
+#ifndef WHERRY_HOST_H
+#define WHERRY_HOST_H
+
+#include "core.h"
+
+/* What varies between two creates from one plan. Texts are borrowed for the duration of the create. */
+struct host_request {
+	const void *plan;
+	size_t plan_size;
+	const char *root;           /* --root, absolute; exists or is made 0700 */
+	const char *id, *bundle, *bundle_json;
+	const void *config;         /* bytes of config.json, kept as a copy in the state directory */
+	size_t config_size;
+	const char *pid_file;       /* or NULL */
+	const char *console_socket; /* or NULL */
+	const char *pidfd_socket;   /* or NULL */
+	int console_master;         /* out: master of the pty where there is no console socket (attached run); else -1 */
+	uint32_t preserve_fds;
+	int stdio[3];               /* -1 = inherit our own */
+	int program;                /* sealed memfd of the static program (wherry_seal_program) */
+	uint32_t deadline_ms;       /* for everything but hooks; 0 = 120 s */
+};
+
+/* One create in progress, or a created container. */
+struct host_create {
+	struct wherry_machine machine;
+	struct host_request request;
+	int root, directory;        /* state root and container directory; the directory is flocked */
+	int record;
+	bool claimed;
+	pid_t launcher;
+	int launcher_pidfd;
+	struct wherry_message failure; /* what failed; kind = WHERRY_FAILED */
+	char slot_directory[WHERRY_MAX_PATH], slot_pid[16], slot_start_time[24], slot_created[40];
+};
+
+/* create.c. Each returns 0 or -errno / -refusal with c->failure filled, and has then undone all that was done (host_create_undo).
+ *   begin:  decode, claim, cgroups, launch, and serve init until OP_NETWORK_DEVICES of a plan with WHERRY_PLAN_INTERLUDE, else to the end
+ *   finish: from there to the end (OP_PUBLISH); nothing to do for a plan without an interlude
+ *   abort:  the caller's own interlude failed: undo */
+int host_create_begin(struct host_create *c, const struct host_request *request);
+int host_create_finish(struct host_create *c);
+void host_create_abort(struct host_create *c);
+void host_create_release(struct host_create *c); /* closes what is open; the container lives on */
+
+/* record.c. A record mapped read-only; any wrong byte gives -EBADMSG, another version or build -WHERRY_WRONG_VERSION. */
+struct host_container {
+	int directory; /* O_PATH or O_DIRECTORY descriptor of <root>/<id> */
+	int record;
+	const struct wherry_record *head;
+	size_t size;
+};
+int host_open(struct host_container *c, const char *root, const char *id);
+void host_close(struct host_container *c);
+const char *host_text(const struct host_container *c, struct wherry_text text);
+
+enum host_status { HOST_CREATING = 1, HOST_CREATED, HOST_RUNNING, HOST_STOPPED, HOST_PAUSED };
+/* By liveness (boot id, pid, start time) and by the start fifo, never by a flag. Paused: the freezer of the journal's cgroup. */
+int host_status(const struct host_container *c);
+
+int host_lock(const struct host_container *c, uint32_t wait_ms);  /* flock on the directory; -EWOULDBLOCK at the end of the wait */
+/* Writes the start byte and waits for the result fifo. 0 = executed; -errno/-refusal with *failure from init. */
+int host_start(const struct host_container *c, struct wherry_message *failure);
+int host_signal(const struct host_container *c, int signal);      /* init: pidfd, re-check, send. -ESRCH when it is gone */
+int host_signal_all(const struct host_container *c, int signal);  /* every process of its cgroup */
+/* Kills init where asked (and what is left in a shared pid namespace), removes cgroups and the directory. Every step may have been
+ * done before. Used by delete, by a failed create and by gc. */
+int host_destroy(struct host_container *c, bool kill_first);
+
+/* cgroup files */
+int cgroup_kill(const char *path, bool v2);                 /* all members, recursively; cgroup.kill where it exists */
+int cgroup_remove(const char *path, uint32_t mount_length, uint32_t depth); /* rmdir with retries while processes end */
+
+/* facts.c: fingerprint of the host facts that the plan compiler reads: hex SHA-256 over build id, boot id, kernel release, uid,
+ * capability sets, user/mnt/pid/net/cgroup namespace numbers, cgroup lines of mountinfo, /proc/self/cgroup, the LSM list. */
+int host_facts_key(char out[65]);
+
+/* sha256.c */
+void sha256(const void *data, size_t size, uint8_t out[32]);
+struct sha256 { uint32_t state[8]; uint64_t length; uint8_t block[64]; };
+void sha256_begin(struct sha256 *s);
+void sha256_add(struct sha256 *s, const void *data, size_t size);
+void sha256_end(struct sha256 *s, uint8_t out[32]);
+
+/* cache.c: <root>/plans/<sha256 of (facts key, flags, config bytes)>, 0600 files in a 0700 directory of ours, at most 256 files.
+ * The key covers the options that change a plan (--no-pivot, --no-new-keyring, preserve-fds, attached terminal). */
+struct host_cache_key { char hex[65]; };
+int host_cache_key(struct host_cache_key *key, const void *config, size_t size, uint32_t options);
+int host_cache_load(const char *root, const struct host_cache_key *key, const void **plan, size_t *size); /* mmap, decoded and checked */
+int host_cache_store(const char *root, const struct host_cache_key *key, const void *plan, size_t size);
+
+extern const uint8_t wherry_build_id[WHERRY_BUILD_ID_SIZE];
+
+#endif
