@@ -227,6 +227,7 @@ struct wherry_op_cgroup_cpuset {
 enum wherry_write_flags {
 	WHERRY_WRITE_MISSING_OK = 1 << 0,  /* no such file: nothing to do */
 	WHERRY_WRITE_IGNORE = 1 << 1,      /* any error is ignored (the specification says MAY) */
+	WHERRY_WRITE_ALTERNATIVE = 1 << 2, /* only where the write before it (in the list) found no such file */
 };
 
 struct wherry_op_cgroup_write {
