@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# wherry._native: cffi in API mode, limited API, so that one wheel serves CPython 3.11 and later.
+find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
+set(cdef ${CMAKE_CURRENT_SOURCE_DIR}/native/cdef.h)
+set(prelude ${CMAKE_CURRENT_SOURCE_DIR}/native/native.c)
+list(REMOVE_ITEM native ${prelude}) # it is the prelude of the generated source, no unit of its own
+
+if(EXISTS ${cdef} AND EXISTS ${prelude})
+  set(generated ${CMAKE_CURRENT_BINARY_DIR}/_native.c)
+  file(GLOB headers CONFIGURE_DEPENDS include/wherry/*.h native/*.h)
+  add_custom_command(OUTPUT ${generated}
+    COMMAND ${Python_EXECUTABLE} -m cffi.gen_src read-sources wherry._native ${cdef} ${prelude} ${generated}
+    DEPENDS ${cdef} ${prelude} ${headers}
+    COMMENT "Generating the cffi glue" VERBATIM)
+  add_library(_native MODULE ${generated} ${native} ${core} ${host} ${build_id} ${program_bytes})
+  add_dependencies(_native program)
+  # cffi's own glue does not meet the strict list; the prelude is compiled with it, and once more by itself below
+  set_source_files_properties(${generated} PROPERTIES COMPILE_OPTIONS "-Wno-shadow;-Wno-missing-prototypes;-Wno-unused-parameter;-Wno-sign-compare")
+  target_compile_options(_native PRIVATE $<$<COMPILE_LANGUAGE:C>:${strict}> $<$<COMPILE_LANGUAGE:C>:${hardened}> -O2 -g0 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+  target_compile_definitions(_native PRIVATE Py_LIMITED_API=0x030b0000)
+  target_include_directories(_native PRIVATE ${Python_INCLUDE_DIRS})
+  target_link_options(_native PRIVATE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined-version -s)
+  set_target_properties(_native PROPERTIES PREFIX "" SUFFIX ".abi3.so" C_VISIBILITY_PRESET hidden)
+  install(TARGETS _native LIBRARY DESTINATION wherry)
+else()
+  message(WARNING "csrc/native has no cdef.h and native.c: no extension is built")
+endif()

@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Makes .venv (or $WHERRY_VENV) with the system's Python, the build and test tools, and wherry itself.
+#   tests/tools/setup.sh            everything
+#   tests/tools/setup.sh rebuild    wherry alone, from the kept build directory (a few seconds)
+#   tests/tools/setup.sh user       without pytest and linters: what `make demo` needs
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+venv=${WHERRY_VENV:-$PWD/.venv} python=${PYTHON:-/usr/bin/python3} mode=${1:-all}
+
+missing=()
+command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+[[ -e $("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+ldconfig -p | grep -q libseccomp.so.2 || missing+=(libseccomp2)
+if ((${#missing[@]})); then
+  echo "setup: missing Debian packages: ${missing[*]} (musl-tools is wanted too: without it the program is a glibc one)" >&2
+  exit 1
+fi
+
+if [[ ! -x $venv/bin/python ]]; then "$python" -m venv "$venv"; fi
+pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip --quiet "$@"; }
+
+if [[ $mode != rebuild ]]; then
+  build=("cffi>=2.1" "scikit-build-core>=0.11")
+  # Debian's cmake and ninja are used where they are; the wheels of both are 60 MB
+  command -v cmake >/dev/null || build+=("cmake>=3.25")
+  command -v ninja >/dev/null || build+=(ninja)
+  tools=()
+  if [[ $mode == all ]]; then tools=(pytest pytest-timeout hypothesis ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
+  pip install "${build[@]}" grpcio protobuf jsonschema pyseccomp "${tools[@]}"
+fi
+PATH=$venv/bin:$PATH pip install --no-build-isolation --no-deps --force-reinstall .
