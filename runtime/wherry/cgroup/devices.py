@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""linux.resources.devices: lines for cgroup v1's devices.allow and devices.deny, a BPF program for cgroup v2. Pure.
+
+The rules are a list in which later ones win, per kind of access. v1 evaluates it by being written in order. The v2 program walks it
+from the end and keeps the set of accesses that no rule has decided yet: an allow rule takes its accesses out of the set, a deny rule that
+meets one of them refuses. Nothing left = allowed; the end of the list = refused. bpf-helpers(7), struct bpf_cgroup_dev_ctx in linux/bpf.h.
+"""
+
+from _struct import pack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Rule = dict[str, Any]
+
+# What every container may use, as runc has it, after the rules of the config: mknod of anything, the default devices, ptys, tun.
+DEFAULT_RULES: "tuple[Rule, ...]" = (
+    {"allow": True, "type": "c", "access": "m"},
+    {"allow": True, "type": "b", "access": "m"},
+    {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 1, "minor": 5, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 1, "minor": 7, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 1, "minor": 8, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 1, "minor": 9, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 5, "minor": 0, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 5, "minor": 2, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 136, "access": "rwm"},
+    {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"},
+)
+
+_ACCESS = {"m": 1, "r": 2, "w": 4}  # BPF_DEVCG_ACC_*
+_TYPE = {"b": 1, "c": 2, "u": 2}  # BPF_DEVCG_DEV_*
+_EVERY = 7
+
+
+def v1_lines(rules: "list[Rule]") -> "list[tuple[str, str, int]]":
+    """(file, line, index of the rule in the config or -1) in the order in which they are written."""
+    lines = []
+    for number, rule in enumerate((*rules, *DEFAULT_RULES)):
+        index = number if number < len(rules) else -1
+        lines.append(("devices.allow" if rule.get("allow") else "devices.deny", _v1_line(rule), index))
+    return lines
+
+
+def program(rules: "list[Rule]") -> bytes:
+    """struct bpf_insn[] for BPF_PROG_TYPE_CGROUP_DEVICE. A rule with a wildcard for type, major or minor matches every one."""
+    code = [
+        _instruction(0x61, 2, 1, 0, 0),  # r2 = ctx->access_type
+        _instruction(0xBF, 3, 2, 0, 0),  # r3 = r2
+        _instruction(0x57, 3, 0, 0, 0xFFFF),  # r3 &= 0xffff: type
+        _instruction(0x77, 2, 0, 0, 16),  # r2 >>= 16: accesses asked for
+        _instruction(0x61, 4, 1, 4, 0),  # r4 = ctx->major
+        _instruction(0x61, 5, 1, 8, 0),  # r5 = ctx->minor
+    ]
+    for rule in reversed((*rules, *DEFAULT_RULES)):
+        code += _rule(rule)
+    code += [_instruction(0xB7, 0, 0, 0, 0), _instruction(0x95, 0, 0, 0, 0)]
+    return b"".join(code)
+
+
+def _rule(rule: "Rule") -> "list[bytes]":
+    access = _bits(rule)
+    body = _verdict(bool(rule.get("allow")), access)
+    tests = []  # (register, value): all must be equal
+    kind = rule.get("type") or "a"
+    if kind != "a":
+        tests.append((3, _TYPE[kind]))
+    for register, key in ((4, "major"), (5, "minor")):
+        value = rule.get(key)
+        if value is not None and value != -1:
+            tests.append((register, value))
+    code = []
+    for number, (register, value) in enumerate(tests):
+        skip = len(tests) - number - 1 + len(body)
+        code.append(_instruction(0x56, register, 0, skip, value))  # 32-bit jump if not equal, past this rule
+    return code + body
+
+
+def _verdict(allow: bool, access: int) -> "list[bytes]":
+    end = [_instruction(0xB7, 0, 0, 0, int(allow)), _instruction(0x95, 0, 0, 0, 0)]
+    if access == _EVERY:
+        return end
+    if allow:  # r2 &= ~access; something undecided is left: go on
+        return [_instruction(0x57, 2, 0, 0, ~access & _EVERY), _instruction(0x55, 2, 0, 2, 0), *end]
+    return [_instruction(0x45, 2, 0, 1, access), _instruction(0x05, 0, 0, 2, 0), *end]  # one of them asked for: refuse
+
+
+def _bits(rule: "Rule") -> int:
+    bits = 0
+    for letter in rule.get("access") or "rwm":
+        bits |= _ACCESS[letter]
+    return bits
+
+
+def _v1_line(rule: "Rule") -> str:
+    kind = rule.get("type") or "a"
+    numbers = [rule.get("major"), rule.get("minor")]
+    access = rule.get("access") or "rwm"
+    if kind == "a" and _bits(rule) == _EVERY:
+        return "a"  # the kernel knows "a" only as a whole
+    return f"{'c' if kind == 'u' else kind} {':'.join('*' if n is None or n == -1 else str(n) for n in numbers)} {access}"
+
+
+def _instruction(code: int, destination: int, source: int, offset: int, immediate: int) -> bytes:
+    if immediate > 0x7FFFFFFF:
+        immediate -= 1 << 32
+    return pack("<BBhi", code, source << 4 | destination, offset, immediate)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device rules: v1's lines, and the v2 program run by an interpreter of the few instructions that it uses."""
+
+from struct import iter_unpack
+
+import pytest
+
+from wherry.cgroup import devices
+
+DENY_ALL = {"allow": False, "type": "a", "access": "rwm"}
+BLOCK, CHARACTER = 1, 2
+MKNOD, READ, WRITE = 1, 2, 4
+
+
+def run(program: bytes, kind: int, access: int, major: int, minor: int) -> int:
+    """The program's verdict: 1 = allowed."""
+    code = list(iter_unpack("<BBhi", program))
+    context = {0: access << 16 | kind, 4: major, 8: minor}
+    registers = [0] * 11
+    at = 0
+    for _ in range(10000):
+        operation, both, offset, value = code[at]
+        target, source = both & 15, both >> 4
+        at += 1
+        if operation == 0x61:
+            registers[target] = context[offset]
+        elif operation == 0xBF:
+            registers[target] = registers[source]
+        elif operation == 0x57:
+            registers[target] &= value
+        elif operation == 0x77:
+            registers[target] >>= value
+        elif operation == 0xB7:
+            registers[target] = value
+        elif operation in (0x55, 0x56):
+            at += offset if registers[target] & 0xFFFFFFFF != value & 0xFFFFFFFF else 0
+        elif operation == 0x45:
+            at += offset if registers[target] & value else 0
+        elif operation == 0x05:
+            at += offset
+        elif operation == 0x95:
+            return registers[0]
+        else:
+            raise AssertionError(f"unknown instruction {operation:#x}")
+    raise AssertionError("does not end")
+
+
+@pytest.mark.parametrize(
+    ("kind", "access", "major", "minor", "allowed"),
+    [
+        (CHARACTER, READ | WRITE, 1, 3, 1),
+        (CHARACTER, READ | WRITE | MKNOD, 136, 77, 1),
+        (CHARACTER, READ, 10, 200, 1),
+        (BLOCK, MKNOD, 8, 0, 1),
+        (BLOCK, READ, 8, 0, 0),
+        (BLOCK, READ | MKNOD, 8, 0, 0),
+        (CHARACTER, WRITE, 1, 1, 0),
+        (BLOCK, READ, 1, 3, 0),
+    ],
+)
+def test_the_default_rules_after_a_refusal_of_all(kind: int, access: int, major: int, minor: int, allowed: int) -> None:
+    assert run(devices.program([DENY_ALL]), kind, access, major, minor) == allowed
+
+
+def test_later_rules_win_for_each_kind_of_access() -> None:
+    rules = [
+        DENY_ALL,
+        {"allow": True, "type": "b", "major": 8, "minor": -1, "access": "rwm"},
+        {"allow": False, "type": "b", "major": 8, "minor": 1, "access": "w"},
+    ]
+    program = devices.program(rules)
+    assert run(program, BLOCK, READ | WRITE, 8, 0) == 1
+    assert run(program, BLOCK, READ, 8, 1) == 1
+    assert run(program, BLOCK, WRITE, 8, 1) == 0
+    assert run(program, BLOCK, READ | WRITE, 8, 1) == 0
+    assert run(program, CHARACTER, READ, 8, 0) == 0
+
+
+def test_an_access_may_be_granted_by_several_rules() -> None:
+    program = devices.program([DENY_ALL, {"allow": True, "type": "c", "major": 4, "access": "r"}, {"allow": True, "type": "c", "major": 4, "access": "w"}])
+    assert run(program, CHARACTER, READ | WRITE, 4, 9) == 1
+
+
+def test_allowing_all_allows_all() -> None:
+    program = devices.program([DENY_ALL, {"allow": True, "access": "rwm"}])
+    for kind in (BLOCK, CHARACTER):
+        assert run(program, kind, 7, 250, 3) == 1
+
+
+def test_large_device_numbers_are_compared_whole() -> None:
+    program = devices.program([DENY_ALL, {"allow": True, "type": "b", "major": 259, "minor": 0x80000001, "access": "rwm"}])
+    assert run(program, BLOCK, READ, 259, 0x80000001) == 1
+    assert run(program, BLOCK, READ, 259, 1) == 0
+
+
+def test_lines_of_v1_follow_the_list() -> None:
+    lines = devices.v1_lines([DENY_ALL, {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"}, {"allow": True, "type": "b", "access": "r"}])
+    assert lines[:3] == [("devices.deny", "a", 0), ("devices.allow", "c 1:3 rwm", 1), ("devices.allow", "b *:* r", 2)]
+    assert lines[3] == ("devices.allow", "c *:* m", -1)
+    assert ("devices.allow", "c 10:200 rwm", -1) in lines
