@@ -37,7 +37,7 @@ struct wherry_machine {
 	pid_t init;                                /* launcher and caller: host pid of init */
 	int init_pidfd;
 	int start_fifo, result_fifo;
-	uint32_t preserve_fds;
+	uint32_t preserve_fds;                     /* they stand at 3 .. 3+preserve_fds-1, close-on-exec until OP_EXECUTE clears that; all else is above */
 	int rootfs;                                /* init: O_PATH descriptor of the future root (of "/" after the pivot) */
 	int pending_fd;                            /* descriptor that travels with the next WHERRY_RUN; -1 = none. Owned */
 	uint32_t current;                          /* step that runs */
@@ -56,6 +56,8 @@ int wherry_fail_errno(struct wherry_machine *m, enum wherry_call call);
 /* decode.c: checks `size` bytes at `base` (8-byte aligned) and fills `code`. 0, or -WHERRY_BAD_PLAN / -WHERRY_WRONG_VERSION with
  * *where = the offending offset. */
 int wherry_decode(const void *base, size_t size, struct wherry_code *code, uint64_t *where);
+/* The launcher's memfd, mapped at `base`: checks it, decodes the plan in it, sets m->launch, slots, preserve_fds. */
+int wherry_decode_launch(const void *base, size_t size, struct wherry_machine *m, uint64_t *where);
 const char *wherry_text(const struct wherry_code *code, struct wherry_text text); /* NUL-terminated; NULL when absent */
 const void *wherry_bytes(const struct wherry_code *code, struct wherry_blob blob);
 const struct wherry_text *wherry_texts(const struct wherry_code *code, struct wherry_list list);
@@ -69,7 +71,9 @@ int wherry_receive(int socket, struct wherry_message *message, int *fd); /* -EPI
 /* execute.c */
 int wherry_run_step(struct wherry_machine *m, uint32_t step); /* one operation of any executor but the caller's */
 int wherry_launcher_main(void);                               /* role launcher of the static program; returns its exit status */
-int wherry_init_main(struct wherry_machine *m);               /* init, straight after clone; never returns 0 */
+/* init, straight after clone; never returns 0. It makes a session of its own (setsid) before the first step: OP_CONSOLE finds a session leader. */
+int wherry_init_main(struct wherry_machine *m);
+void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd); /* closes what was in it */
 int wherry_close_from(int first);                             /* close_range, or a walk of /proc/self/fd where refused */
 int wherry_reset_signals(void);                               /* every disposition default, mask empty (raw, from 1 to 64) */
 
