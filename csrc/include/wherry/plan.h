@@ -634,6 +634,7 @@ struct wherry_launch {
 	uint32_t preserve_fds;
 	struct wherry_text slots[WHERRY_SLOT_COUNT]; /* offsets from the start of this struct */
 	uint32_t plan_offset, plan_size;
+	uint64_t filled_registers; /* bit n: inherited register n is filled; else a stand-in is inherited, to be closed: the register is empty */
 };
 
 /* ---- messages: fixed size, SOCK_SEQPACKET, at most one descriptor each -------------------------------------------------- */
@@ -677,6 +678,10 @@ enum wherry_refusal {
 	WHERRY_LOCKED_FLAG,          /* a bind may not clear a flag that the host's mount has locked */
 	WHERRY_UNSUPPORTED,          /* the kernel lacks it: call says what */
 	WHERRY_CAPABILITY_MISSING,
+	WHERRY_UNSAFE_DIRECTORY,            /* --root is not ours, or others may write to it; value = its mode << 32 | uid */
+	WHERRY_CGROUP_INTERNAL_PROCESSES,   /* v2: an ancestor holds processes itself, so it cannot enable controllers; value = length of its path */
+	WHERRY_CGROUP_CONTROLLER_MISSING,   /* v2: an ancestor has not got the controller; value = length of its path */
+	WHERRY_NOT_CREATED,                 /* start: the container is not in the state `created` */
 };
 
 /* The system call or action that failed, for the error text. Append only. */
