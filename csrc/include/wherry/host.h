@@ -9,7 +9,13 @@
 
 #include "core.h"
 
-/* What varies between two creates from one plan. Texts are borrowed for the duration of the create. */
+/* Something on the host that a Python caller makes besides the plan (a systemd unit, a resctrl group), for the journal. */
+struct host_extra {
+	uint32_t kind; /* enum wherry_journal_kind */
+	const char *name;
+};
+
+/* What varies between two creates from one plan. Texts are borrowed until the create is released. */
 struct host_request {
 	const void *plan;
 	size_t plan_size;
@@ -20,24 +26,36 @@ struct host_request {
 	const char *pid_file;       /* or NULL */
 	const char *console_socket; /* or NULL */
 	const char *pidfd_socket;   /* or NULL */
-	int console_master;         /* out: master of the pty where there is no console socket (attached run); else -1 */
+	int console_master;         /* out (in host_create.request): master of the pty where there is no console socket (attached run); else -1 */
 	uint32_t preserve_fds;
 	int stdio[3];               /* -1 = inherit our own */
 	int program;                /* sealed memfd of the static program (wherry_seal_program) */
-	uint32_t deadline_ms;       /* for everything but hooks; 0 = 120 s */
+	uint32_t deadline_ms;       /* for everything but hooks and the interlude; 0 = 120 s */
+	const struct host_extra *extra; /* journal entries that follow those of the plan */
+	uint32_t extra_count;
 };
 
 /* One create in progress, or a created container. */
 struct host_create {
-	struct wherry_machine machine;
+	struct wherry_machine machine; /* first: the caller's operations find the rest by it */
 	struct host_request request;
 	int root, directory;        /* state root and container directory; the directory is flocked */
 	int record;
 	bool claimed;
+	bool waiting;               /* begin stopped at the interlude; init waits for the answer to step `served` */
+	bool finished;              /* the commit has been sent */
+	bool pid_file_made;
+	bool missing_file;          /* the last OP_CGROUP_WRITE found no such file */
+	uint32_t served;            /* the last step that init asked for: it asks in order, each step once */
+	uint32_t journal_offset, journal_count, journal_next;
+	int64_t deadline;           /* CLOCK_MONOTONIC, ms; while waiting: what is left of it */
+	int console_socket, pidfd_socket, listener_socket; /* connected before anything is made */
 	pid_t launcher;
 	int launcher_pidfd;
+	uint64_t start_time;        /* of init */
 	struct wherry_message failure; /* what failed; kind = WHERRY_FAILED */
-	char slot_directory[WHERRY_MAX_PATH], slot_pid[16], slot_start_time[24], slot_created[40];
+	int undo_error;             /* what the undoing could not do, as errno; the state directory is then left for gc */
+	char slot_directory[WHERRY_MAX_PATH], slot_pid[24], slot_start_time[24], slot_created[40];
 };
 
 /* create.c. Each returns 0 or -errno / -refusal with c->failure filled, and has then undone all that was done (host_create_undo).
@@ -49,12 +67,19 @@ int host_create_finish(struct host_create *c);
 void host_create_abort(struct host_create *c);
 void host_create_release(struct host_create *c); /* closes what is open; the container lives on */
 
-/* record.c. A record mapped read-only; any wrong byte gives -EBADMSG, another version or build -WHERRY_WRONG_VERSION. */
+/* Journals what the caller made itself: state of request.extra[index]. */
+int host_create_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state);
+
+/* record.c. A record mapped read-only; any wrong byte gives -EBADMSG, another version or build -WHERRY_WRONG_VERSION, no such id -ENOENT,
+ * an id without a record (claimed this moment, or its create died in the first millisecond) -ENODATA. In the last three cases c->directory is
+ * open nevertheless, where there is one, and host_lock, host_destroy and host_close work. */
 struct host_container {
-	int directory; /* O_PATH or O_DIRECTORY descriptor of <root>/<id> */
+	int root;
+	int directory; /* of <root>/<id> */
 	int record;
-	const struct wherry_record *head;
+	const struct wherry_record *head; /* NULL: none that we can read */
 	size_t size;
+	char id[256];
 };
 int host_open(struct host_container *c, const char *root, const char *id);
 void host_close(struct host_container *c);
@@ -64,7 +89,9 @@ enum host_status { HOST_CREATING = 1, HOST_CREATED, HOST_RUNNING, HOST_STOPPED, 
 /* By liveness (boot id, pid, start time) and by the start fifo, never by a flag. Paused: the freezer of the journal's cgroup. */
 int host_status(const struct host_container *c);
 
-int host_lock(const struct host_container *c, uint32_t wait_ms);  /* flock on the directory; -EWOULDBLOCK at the end of the wait */
+/* flock on the directory; -EWOULDBLOCK at the end of the wait, -ENOENT where the container has been deleted meanwhile. */
+int host_lock(const struct host_container *c, uint32_t wait_ms);
+int host_pidfd(const struct host_container *c); /* of init, checked against its start time; -ESRCH when it is gone */
 /* Writes the start byte and waits for the result fifo. 0 = executed; -errno/-refusal with *failure from init. */
 int host_start(const struct host_container *c, struct wherry_message *failure);
 int host_signal(const struct host_container *c, int signal);      /* init: pidfd, re-check, send. -ESRCH when it is gone */
@@ -81,6 +108,9 @@ int cgroup_remove(const char *path, uint32_t mount_length, uint32_t depth); /* r
  * capability sets, user/mnt/pid/net/cgroup namespace numbers, cgroup lines of mountinfo, /proc/self/cgroup, the LSM list. */
 int host_facts_key(char out[65]);
 
+/* process.c */
+int host_start_time(pid_t pid, uint64_t *start_time); /* field 22 of /proc/PID/stat; -ESRCH when there is none or it is a zombie */
+
 /* sha256.c */
 void sha256(const void *data, size_t size, uint8_t out[32]);
 struct sha256 { uint32_t state[8]; uint64_t length; uint8_t block[64]; };
@@ -88,8 +118,16 @@ void sha256_begin(struct sha256 *s);
 void sha256_add(struct sha256 *s, const void *data, size_t size);
 void sha256_end(struct sha256 *s, uint8_t out[32]);
 
-/* cache.c: <root>/plans/<sha256 of (facts key, flags, config bytes)>, 0600 files in a 0700 directory of ours, at most 256 files.
- * The key covers the options that change a plan (--no-pivot, --no-new-keyring, preserve-fds, attached terminal). */
+/* cache.c: <root>/@plans/<sha256 of (facts key, options, config bytes)> ("@" is in no id), 0600 files in a 0700 directory of ours, at
+ * most 256 files. The key covers the options that change a plan. */
+enum host_option {
+	HOST_OPTION_NO_PIVOT = 1 << 0,       /* --no-pivot */
+	HOST_OPTION_NO_NEW_KEYRING = 1 << 1, /* --no-new-keyring */
+	HOST_OPTION_ATTACHED = 1 << 2,       /* run without --detach: a terminal needs no console socket */
+	HOST_OPTION_SYSTEMD_CGROUP = 1 << 3, /* --systemd-cgroup */
+	HOST_OPTION_ROOTLESS = 1 << 4,
+	HOST_OPTION_PRESERVE_FDS_SHIFT = 16, /* --preserve-fds N stands in the upper half */
+};
 struct host_cache_key { char hex[65]; };
 int host_cache_key(struct host_cache_key *key, const void *config, size_t size, uint32_t options);
 int host_cache_load(const char *root, const struct host_cache_key *key, const void **plan, size_t *size); /* mmap, decoded and checked */
