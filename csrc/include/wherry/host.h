@@ -128,6 +128,13 @@ enum host_option {
 	HOST_OPTION_ROOTLESS = 1 << 4,
 	HOST_OPTION_PRESERVE_FDS_SHIFT = 16, /* --preserve-fds N stands in the upper half */
 };
+enum wherry_option {
+	WHERRY_OPTION_NO_PIVOT = 1 << 0,
+	WHERRY_OPTION_NO_NEW_KEYRING = 1 << 1,
+	WHERRY_OPTION_ROOTLESS = 1 << 2,
+	WHERRY_OPTION_SYSTEMD = 1 << 3,
+	WHERRY_OPTION_PRESERVE_SHIFT = 16, /* number of preserved descriptors */
+};
 struct host_cache_key { char hex[65]; };
 int host_cache_key(struct host_cache_key *key, const void *config, size_t size, uint32_t options);
 int host_cache_load(const char *root, const struct host_cache_key *key, const void **plan, size_t *size); /* mmap, decoded and checked */

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The front: what `wherry` on PATH is. It answers the common path of the hot verbs without an interpreter and hands everything
+ * else, unchanged and before it has changed anything, to Python. It holds no rule, no text and no fallback of its own.
+ */
+#ifndef WHERRY_FRONT_H
+#define WHERRY_FRONT_H
+
+#include "host.h"
+
+/* The command line, as far as the front understands it. */
+struct front {
+	char **argv;              /* as given, for Python */
+	const char *root, *verb;
+	const char *id, *signal;  /* positional arguments */
+	const char *bundle, *pid_file, *console_socket;
+	uint32_t options;         /* WHERRY_OPTION_*: what is part of a plan's key */
+	bool force, detach, keep, no_subreaper;
+	const char *const *python; /* attend: how Python's command line is started, NULL = by front_python() */
+	char root_buffer[WHERRY_MAX_PATH];
+};
+
+/* python.c: becomes Python with the same arguments. Returns only where there is no interpreter: the exit status, said on stderr.
+ * The second form tells Python what failed: everything has been undone (create, run) or is as it was left (start); it words it. */
+int front_python(const struct front *f);
+int front_python_failed(const struct front *f, const struct wherry_message *failure);
+
+/* arguments.c: true where every word is one that the front knows. */
+bool front_arguments(struct front *f, int argc, char **argv);
+
+/* verbs.c, create.c: each returns an exit status, or FRONT_PYTHON where Python must answer. */
+enum { FRONT_PYTHON = -1 };
+int front_state(const struct front *f);
+int front_start(const struct front *f);
+int front_kill(const struct front *f);
+int front_delete(const struct front *f);
+int front_create(const struct front *f);
+int front_run(const struct front *f);
+
+/* attend.c: an attached run from the started program to its end: forwards signals, pumps the pty `master` (or -1), removes the
+ * container unless `keep`. The signals to forward have been blocked by attend_prepare() before init was made. Exit status. */
+int attend_prepare(bool subreaper);
+int attend(const struct front *f, int master);
+/* Role of the program when Python has created and started: wherry-attend ROOT ID KEEP MASTER PYTHON... */
+int attend_main(int argc, char **argv);
+
+int front_main(int argc, char **argv);
+
+#endif

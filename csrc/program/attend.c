@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Beside an attached run: no interpreter, one epoll-free loop over a signalfd, init's pidfd and, with a terminal, the pty. Ends with init's
+// status, after it has removed the container as `delete` would.
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "wherry/front.h"
+#include "wherry/sys.h"
+
+enum { MAX_PREFIX = 8 };
+
+struct attention {
+	struct host_container container;
+	const struct front *front;
+	int signals, master;
+	bool input; // stdin is still read
+	struct termios before;
+	bool raw;
+	pid_t init;
+};
+
+// Signals that a terminal stop or a fault of our own raises are ours; all else is the container's.
+static void forwarded(sigset_t *set)
+{
+	sigfillset(set);
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGBUS);
+	sigdelset(set, SIGILL);
+	sigdelset(set, SIGFPE);
+	sigdelset(set, SIGABRT);
+}
+
+int attend_prepare(bool subreaper)
+{
+	sigset_t set;
+
+	forwarded(&set);
+	if (sigprocmask(SIG_SETMASK, &set, NULL))
+		return -errno;
+	if (subreaper && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+		return -errno;
+	return 0;
+}
+
+static void copy_size(struct attention *a)
+{
+	struct winsize size;
+
+	if (a->master >= 0 && !ioctl(STDIN_FILENO, TIOCGWINSZ, &size))
+		ioctl(a->master, TIOCSWINSZ, &size);
+}
+
+static void terminal_begin(struct attention *a)
+{
+	struct termios raw;
+
+	if (a->master < 0)
+		return;
+	copy_size(a);
+	if (tcgetattr(STDIN_FILENO, &a->before))
+		return;
+	raw = a->before;
+	cfmakeraw(&raw);
+	a->raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+}
+
+static void terminal_end(struct attention *a)
+{
+	if (a->raw)
+		tcsetattr(STDIN_FILENO, TCSANOW, &a->before);
+	a->raw = false;
+}
+
+// One read and all of its bytes written; false at the end of either side.
+static bool copy(int from, int to)
+{
+	char buffer[4096];
+	ssize_t got = TEMP_FAILURE_RETRY(read(from, buffer, sizeof(buffer)));
+
+	return got > 0 && !wherry_write_all(to, buffer, (size_t)got);
+}
+
+// Reaps what has ended (we are a subreaper). True, with *status, when init is among it.
+static bool reap(struct attention *a, int *status)
+{
+	bool ended = false;
+
+	for (;;) {
+		int got;
+		pid_t pid = waitpid(-1, &got, WNOHANG);
+
+		if (pid <= 0)
+			return ended;
+		if (pid == a->init) {
+			*status = WIFSIGNALED(got) ? 128 + WTERMSIG(got) : WEXITSTATUS(got);
+			ended = true;
+		}
+	}
+}
+
+static bool on_signal(struct attention *a, int *status)
+{
+	struct signalfd_siginfo info;
+
+	if (read(a->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return false;
+	if (info.ssi_signo == SIGCHLD)
+		return reap(a, status);
+	if (info.ssi_signo == SIGWINCH && a->master >= 0)
+		copy_size(a);
+	else if (info.ssi_signo != SIGPIPE && info.ssi_signo != SIGURG)
+		host_signal(&a->container, (int)info.ssi_signo);
+	return false;
+}
+
+static int serve(struct attention *a)
+{
+	int status = -1;
+
+	while (status < 0 && !reap(a, &status)) {
+		struct pollfd polled[3] = {
+			{a->signals, POLLIN, 0},
+			{a->master, POLLIN, 0},
+			{a->input && a->master >= 0 ? STDIN_FILENO : -1, POLLIN, 0},
+		};
+
+		if (poll(polled, 3, -1) < 0 && errno != EINTR)
+			return 1;
+		if (polled[1].revents && !copy(a->master, STDOUT_FILENO))
+			wherry_close(&a->master);
+		if (polled[2].revents && !copy(STDIN_FILENO, a->master))
+			a->input = false;
+		if (polled[0].revents)
+			on_signal(a, &status);
+	}
+	// what the program wrote last is still in the pty
+	while (a->master >= 0 && poll(&(struct pollfd){a->master, POLLIN, 0}, 1, 0) > 0 && copy(a->master, STDOUT_FILENO))
+		;
+	return status;
+}
+
+// Poststop hooks are Python's: `wherry delete` does the whole of it.
+static void remove_by_python(const struct front *f)
+{
+	const char *words[MAX_PREFIX + 6];
+	sigset_t none;
+	size_t count = 0;
+	pid_t child = fork();
+
+	if (child > 0)
+		waitpid(child, NULL, 0);
+	if (child)
+		return;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	while (f->python && f->python[count] && count < MAX_PREFIX) {
+		words[count] = f->python[count];
+		count++;
+	}
+	if (!f->python)
+		words[count++] = "wherry";
+	for (size_t i = 0; i < 5; i++)
+		words[count++] = (const char *const[]){"--root", f->root, "delete", "--force", f->id}[i];
+	words[count] = NULL;
+	if (f->python)
+		execve(words[0], (char *const *)words, environ);
+	else
+		front_python(&(struct front){.argv = (char **)words});
+	_exit(1);
+}
+
+static void remove_container(struct attention *a)
+{
+	if (a->front->keep)
+		return;
+	if (a->container.head->flags & WHERRY_PLAN_POSTSTOP || host_lock(&a->container, 10000) || host_destroy(&a->container, true))
+		remove_by_python(a->front);
+}
+
+int attend(const struct front *f, int master)
+{
+	static struct attention a;
+	sigset_t set;
+	int status;
+
+	a.front = f;
+	a.master = master;
+	a.input = true;
+	forwarded(&set);
+	a.signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (a.signals < 0 || host_open(&a.container, f->root, f->id))
+		return 1;
+	a.init = a.container.head->pid;
+	terminal_begin(&a);
+	status = serve(&a);
+	terminal_end(&a);
+	remove_container(&a);
+	host_close(&a.container);
+	return status;
+}
+
+// wherry-attend ROOT ID KEEP MASTER PYTHON...: Python has created and started, and becomes this; the rest of the words run its command line.
+int attend_main(int argc, char **argv)
+{
+	static struct front f;
+	int master = -1;
+
+	if (argc < 6)
+		return 1;
+	f.root = argv[1];
+	f.id = argv[2];
+	f.keep = argv[3][0] == '1';
+	if (argv[4][0] != '-') {
+		master = 0;
+		for (const char *digit = argv[4]; *digit >= '0' && *digit <= '9'; digit++)
+			master = master * 10 + *digit - '0';
+	}
+	f.python = (const char *const *)(argv + 5);
+	return attend(&f, master);
+}

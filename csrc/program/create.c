@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// create and run from the plan cache: a config that was compiled before, on the same host facts, is launched again without an
+// interpreter. What the plan cannot know (that the bundle's path needs no escaping, say) is looked at here; where it is unusual, Python.
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "wherry/front.h"
+#include "wherry/sys.h"
+
+enum { MAX_CONFIG = 16 << 20 };
+
+struct mapping {
+	const void *bytes;
+	size_t size;
+};
+
+static int map_file(int directory, const char *path, size_t most, struct mapping *out)
+{
+	cleanup_fd int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+	struct stat status;
+	void *bytes;
+
+	if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size <= 0 || (size_t)status.st_size > most)
+		return -EINVAL;
+	bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+	if (bytes == MAP_FAILED)
+		return -errno;
+	*out = (struct mapping){bytes, (size_t)status.st_size};
+	return 0;
+}
+
+// The bundle's path as the kernel has it, when it stands in a JSON string as it is and is what was given.
+static bool bundle_path(const struct front *f, int bundle, char *path)
+{
+	char link[32];
+	ssize_t length = readlink(wherry_fd_path(bundle, link), path, WHERRY_MAX_PATH - 1);
+
+	if (length <= 0 || path[0] != '/')
+		return false;
+	path[length] = '\0';
+	for (ssize_t i = 0; i < length; i++)
+		if (path[i] < 0x20 || path[i] > 0x7e || path[i] == '"' || path[i] == '\\' || path[i] == '&' || path[i] == '<' || path[i] == '>')
+			return false;
+	return !f->bundle || !strcmp(f->bundle, path);
+}
+
+static int sealed_self(void)
+{
+	struct mapping self;
+
+	if (map_file(AT_FDCWD, "/proc/self/exe", 4 << 20, &self))
+		return -1;
+	return wherry_seal_program(self.bytes, self.size);
+}
+
+// Flags that only Python can serve; of the rest hooks are run by the same code as under Python.
+static bool ours(const struct wherry_plan *plan)
+{
+	return plan->flags & WHERRY_PLAN_CACHEABLE &&
+	       !(plan->flags & (WHERRY_PLAN_INTERLUDE | WHERRY_PLAN_POSTSTART | WHERRY_PLAN_POSTSTOP | WHERRY_PLAN_ROOTLESS));
+}
+
+// Fills the request from the command line and the cache. True where the front can serve it.
+static bool prepare(const struct front *f, struct host_request *request, char *path)
+{
+	cleanup_fd int bundle = open(f->bundle ? f->bundle : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct host_cache_key key;
+	struct mapping config;
+	const struct wherry_plan *plan;
+
+	if (bundle < 0 || !bundle_path(f, bundle, path) || map_file(bundle, "config.json", MAX_CONFIG, &config))
+		return false;
+	if (host_cache_key(&key, config.bytes, config.size, f->options))
+		return false;
+	if (host_cache_load(f->root, &key, &request->plan, &request->plan_size))
+		return false;
+	plan = request->plan;
+	if (!ours(plan))
+		return false;
+	request->root = f->root;
+	request->id = f->id;
+	request->bundle = request->bundle_json = path;
+	request->config = config.bytes;
+	request->config_size = config.size;
+	request->pid_file = f->pid_file;
+	request->console_socket = f->console_socket;
+	request->console_master = -1;
+	memset(request->stdio, -1, sizeof(request->stdio));
+	request->program = sealed_self();
+	return request->program >= 0;
+}
+
+// The terminal that the plan has and where its master is to go: a detached one needs a socket, an attached one must have none.
+static bool terminal_fits(const struct front *f, const struct host_request *request, bool detached)
+{
+	const struct wherry_plan *plan = request->plan;
+	bool terminal = plan->flags & WHERRY_PLAN_TERMINAL;
+
+	return detached ? terminal == !!f->console_socket : !f->console_socket;
+}
+
+static struct host_create create;
+static struct host_request request;
+static char bundle[WHERRY_MAX_PATH];
+
+int front_create(const struct front *f)
+{
+	if (!prepare(f, &request, bundle) || !terminal_fits(f, &request, true))
+		return FRONT_PYTHON;
+	if (host_create_begin(&create, &request))
+		return front_python_failed(f, &create.failure);
+	return 0;
+}
+
+int front_run(const struct front *f)
+{
+	struct host_container c;
+	struct wherry_message failure = {0};
+
+	if (!prepare(f, &request, bundle) || !terminal_fits(f, &request, f->detach))
+		return FRONT_PYTHON;
+	if (((const struct wherry_plan *)request.plan)->flags & WHERRY_PLAN_NO_PROCESS)
+		return FRONT_PYTHON;
+	if (!f->detach && attend_prepare(!f->no_subreaper))
+		return FRONT_PYTHON;
+	if (host_create_begin(&create, &request))
+		return front_python_failed(f, &create.failure);
+	if (host_open(&c, f->root, f->id) || host_start(&c, &failure)) {
+		// a run that cannot start leaves nothing
+		host_destroy(&c, true);
+		return front_python_failed(f, &failure);
+	}
+	host_close(&c);
+	if (f->detach)
+		return 0;
+	return attend(f, create.request.console_master);
+}

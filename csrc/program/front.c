@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The front's agenda: read the command line, answer the verb if it is on the common path, else become Python.
+#include <string.h>
+#include <unistd.h>
+
+#include "wherry/front.h"
+#include "wherry/sys.h"
+
+static const struct {
+	const char *name;
+	int (*answer)(const struct front *f);
+} verbs[] = {
+	{"state", front_state},   {"start", front_start},   {"kill", front_kill},
+	{"delete", front_delete}, {"create", front_create}, {"run", front_run},
+};
+
+// WHERRY_FRONT=off: every verb through Python, which the tests compare with this
+static bool switched_off(void)
+{
+	for (char **e = environ; *e; e++)
+		if (!strcmp(*e, "WHERRY_FRONT=off"))
+			return true;
+	return false;
+}
+
+int front_main(int argc, char **argv)
+{
+	static struct front f;
+	int status = FRONT_PYTHON;
+
+	f.argv = argv;
+	if (!switched_off() && front_arguments(&f, argc, argv))
+		for (size_t i = 0; i < WHERRY_LENGTH(verbs); i++)
+			if (!strcmp(f.verb, verbs[i].name))
+				status = verbs[i].answer(&f);
+	return status == FRONT_PYTHON ? front_python(&f) : status;
+}
