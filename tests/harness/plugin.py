@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pytest plugin: fixtures for runtime and bundles, both ways of the front, requirements, a report that CI adds up."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from . import requirements
+from .bundle import Bundle, base_config
+from .census import Census
+from .runtime import Runtime, become_subreaper
+
+WAYS = {"on": ["front"], "off": ["python"], "both": ["front", "python"]}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("wherry")
+    group.addoption("--front", choices=sorted(WAYS), default="both", help="verbs through the front, through Python, or each test both ways")
+    group.addoption("--report-json", metavar="FILE", help="write {test: outcome} there")
+    group.addoption("--runtime", metavar="FILE", default=os.environ.get("WHERRY_TEST_RUNTIME"), help="another runtime (runc, crun) to check the tests on")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "requires(*names): skipped, loudly, where one of them is missing (harness/requirements.py)")
+    config.addinivalue_line("markers", "ours: about wherry alone; not run with --runtime")
+    config.addinivalue_line("markers", "v2: has something of its own to say on a pure cgroup v2 host")
+    config.addinivalue_line("markers", "one_way: does not depend on the front; run once")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "front" in metafunc.fixturenames:
+        ways = WAYS[metafunc.config.getoption("--front")]
+        if metafunc.config.getoption("--runtime") or metafunc.definition.get_closest_marker("one_way"):
+            ways = ways[:1]
+        metafunc.parametrize("front", ways, scope="session")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("requires"):
+        for name in mark.args:
+            lack = requirements.missing(name)
+            if lack:
+                pytest.skip(f"requires {name}: {lack}")
+    if item.get_closest_marker("ours") and item.config.getoption("--runtime"):
+        pytest.skip("about wherry alone")
+
+
+# ---- the report -------------------------------------------------------------------------------------------------------
+
+RESULTS: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    results = item.config.stash.setdefault(RESULTS, {})
+    if report.failed:
+        results[item.nodeid] = "failed"
+    elif report.skipped:
+        results.setdefault(item.nodeid, "skipped")
+    elif report.when == "call":
+        results.setdefault(item.nodeid, "passed")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    place = session.config.getoption("--report-json")
+    if place:
+        Path(place).write_text(json.dumps(session.config.stash.get(RESULTS, {}), indent=1))
+
+
+# ---- fixtures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def session_directory() -> Iterator[Path]:
+    """Short (sockets live below it), of a name that the census knows, readable for the user namespaces of containers."""
+    become_subreaper()
+    place = Path(tempfile.mkdtemp(prefix=f"wherry-t{os.getpid()}x", dir="/var/tmp"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def command(request: pytest.FixtureRequest) -> str:
+    """The runtime under test: the wherry beside this interpreter, or --runtime."""
+    chosen = request.config.getoption("--runtime")
+    return str(chosen or Path(sys.executable).parent / "wherry")
+
+
+@pytest.fixture(scope="session")
+def probe(session_directory: Path) -> Path | None:
+    """The static probe that is PID 1 and reports from inside, where it has been built."""
+    built = os.environ.get("WHERRY_PROBE") or Path(__file__).parents[2] / "build/probe/probe"
+    return Path(built) if Path(built).exists() else None
+
+
+@pytest.fixture
+def place(session_directory: Path) -> Iterator[Path]:
+    """A directory of this test's own."""
+    path = session_directory / uuid.uuid4().hex[:8]
+    path.mkdir()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def runtime(command: str, place: Path, session_directory: Path, front: str) -> Iterator[Runtime]:
+    """The runtime with a private --root. What the test leaves behind fails it, whatever else it found."""
+    tag = f"{session_directory.name}-{place.name}"
+    runtime = Runtime(command, place / "root", tag, front == "front")
+    census = Census(tag, [runtime.root])
+    yield runtime
+    runtime.clean_up()
+    left = census.leftovers()
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def bundle(make_bundle: Callable[[], Bundle]) -> Bundle:
+    return make_bundle()
+
+
+@pytest.fixture
+def make_bundle(place: Path, session_directory: Path, probe: Path | None) -> Callable[[], Bundle]:
+    """Makes bundles; each has a cgroupsPath of its own that the census knows."""
+    count = 0
+
+    def make() -> Bundle:
+        nonlocal count
+        count += 1
+        config = base_config()
+        config["linux"]["cgroupsPath"] = f"/{session_directory.name}-{place.name}-{count}"
+        if requirements.cgroup_mode() == "v2":
+            config["linux"]["namespaces"].append({"type": "cgroup"})
+        return Bundle(place / f"bundle{count}", config, probe)
+
+    return make

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requirements by name: `@pytest.mark.requires("root", "cgroup-v1")`. A test whose requirement is missing is skipped, and says why."""
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from .census import cgroup_mounts
+
+CAP_SYS_RESOURCE = 24
+SECCOMP_PROFILE = Path("/usr/share/containers/seccomp.json")
+
+
+def root() -> str | None:
+    return None if os.geteuid() == 0 else "not root"
+
+
+@cache
+def cgroup_mode() -> str:
+    """v1 (hybrid included: the controllers count), v2 or none."""
+    try:
+        controllers = Path("/sys/fs/cgroup/cgroup.controllers").read_text().split()
+        return "v2" if controllers else "none"
+    except OSError:
+        return "v1" if cgroup_mounts() else "none"
+
+
+def controller(name: str) -> str | None:
+    """A controller of either version."""
+    if cgroup_mode() == "v2":
+        there = name in Path("/sys/fs/cgroup/cgroup.controllers").read_text().split()
+    else:
+        there = any(name in mount.name.split(",") for mount in cgroup_mounts())
+    return None if there else f"no cgroup controller {name}"
+
+
+@cache
+def capability(number: int) -> bool:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
+    return bool(int(line.split()[1], 16) >> number & 1)
+
+
+@cache
+def raise_hard_limit() -> str | None:
+    """Some sandboxes list CAP_SYS_RESOURCE and refuse it all the same."""
+    script = "import resource as r; s, h = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (s, h + 1))"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return None
+    done = subprocess.run(["/usr/bin/python3", "-c", script], capture_output=True)
+    return "raising a hard rlimit is refused (no CAP_SYS_RESOURCE)" if done.returncode else None
+
+
+@cache
+def namespace(kind: str) -> str | None:
+    if not Path(f"/proc/self/ns/{kind}").exists():
+        return f"the kernel has no {kind} namespaces"
+    flag = {"user": "--user", "time": "--time", "cgroup": "--cgroup"}[kind]
+    done = subprocess.run(["unshare", flag, "true"], capture_output=True)
+    return f"{kind} namespaces are refused" if done.returncode else None
+
+
+def command(name: str) -> str | None:
+    return None if shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") else f"no {name} on this machine"
+
+
+def lsm(name: str) -> str | None:
+    try:
+        active = Path("/sys/kernel/security/lsm").read_text().strip().split(",")
+    except OSError:
+        active = []
+    return None if name in active else f"{name} is not active"
+
+
+def kernel(release: str) -> str | None:
+    have = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    need = tuple(int(part) for part in release.split("."))
+    return None if have >= need else f"needs Linux {release}, this is {os.uname().release}"
+
+
+def systemd() -> str | None:
+    return None if Path("/run/systemd/system").is_dir() else "systemd is not running"
+
+
+def seccomp_profile() -> str | None:
+    return None if SECCOMP_PROFILE.exists() else "no seccomp profile (golang-github-containers-common)"
+
+
+def idmap_rootfs() -> str | None:
+    return None if kernel("5.12") is None else "no idmapped mounts"
+
+
+CHECKS: dict[str, Callable[[], str | None]] = {
+    "root": root,
+    "cgroup-v1": lambda: None if cgroup_mode() == "v1" else f"cgroup {cgroup_mode()}, not v1",
+    "cgroup-v2": lambda: None if cgroup_mode() == "v2" else f"cgroup {cgroup_mode()}, not v2",
+    "hard-rlimits": raise_hard_limit,
+    "userns": lambda: namespace("user"),
+    "timens": lambda: namespace("time"),
+    "cgroupns": lambda: namespace("cgroup"),
+    "apparmor": lambda: lsm("apparmor"),
+    "selinux": lambda: lsm("selinux"),
+    "systemd": systemd,
+    "seccomp-profile": seccomp_profile,
+}
+
+
+def missing(name: str) -> str | None:
+    """What is missing of requirement `name`, or None. Families: `controller:pids`, `command:ip`, `kernel:5.12`."""
+    family, _, value = name.partition(":")
+    if value:
+        return {"controller": controller, "command": command, "kernel": kernel}[family](value)
+    return CHECKS[name]()
