@@ -46,6 +46,9 @@ struct wherry_machine {
 	bool published;                            /* init: failures now go to the result fifo */
 	char program[WHERRY_MAX_PATH];             /* set by OP_PROGRAM: what OP_EXECUTE executes */
 	char home[WHERRY_MAX_PATH];                /* "HOME=..." set by OP_PROGRAM, "" = none */
+	uint32_t requested;                        /* init: WHERRY_RUN of this step is sent already (by OP_SECCOMP's helper): only wait for the answer. 0 = none */
+	bool directory_refused;                    /* OP_WORKING_DIRECTORY stage 0 was not allowed: stage 1 tries again */
+	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 };
 
 /* Records which call failed and returns -error. error > 0 is an errno or an enum wherry_refusal. */
@@ -153,7 +156,7 @@ WHERRY_OP(op_security_label, wherry_op_security_label);
 WHERRY_OP(op_umask, wherry_op_umask);
 WHERRY_OP(op_working_directory, wherry_op_working_directory);
 WHERRY_OP(op_no_new_privileges, wherry_op_no_new_privileges);
-WHERRY_OP(op_seccomp, wherry_op_seccomp);         /* with a listener: the descriptor ends in registers[op->listener] */
+WHERRY_OP(op_seccomp, wherry_op_seccomp);         /* with a listener: the next step must be OP_LISTENER; a helper has then sent its WHERRY_RUN, see m->requested */
 WHERRY_OP(op_bounding, wherry_op_bounding);
 WHERRY_OP(op_identity, wherry_op_identity);
 WHERRY_OP(op_capabilities, wherry_op_capabilities);
