@@ -124,6 +124,7 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         ),
         "SYSTEMD": ("systemd did not do what it was asked for", "read its journal for the unit that the message names"),
         "PROGRAM": ("a program that wherry needs is missing", "install it"),
+        "RESCTRL": ("linux.intelRdt cannot be applied by the host's resctrl filesystem", "see the message"),
         "BUILD": ("the program on PATH and the Python package are of different builds", "install wherry again"),
     },
     ("HOST", "PERMISSION_DENIED"): {
@@ -173,6 +174,14 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
     ("HOOK", "FAILED_PRECONDITION"): {
         "FAILED": ("a hook ended with an error", "the message holds its path, its exit status and what it printed"),
         "TIMEOUT": ("a hook took longer than its timeout", "make it faster, or its timeout longer"),
+    },
+    ("NETDEVICE", "FAILED_PRECONDITION"): {
+        "": ("a network device cannot be moved into the container", "see the message"),
+        "DEFAULT-ROUTE": ("the device carries the host's default route", "give the container another device"),
+    },
+    ("SECCOMP", "FAILED_PRECONDITION"): {
+        "COMPILE": ("libseccomp refuses the profile, or needs too long for it", "see the message"),
+        "LIBRARY": ("libseccomp is missing", "install it (package libseccomp2)"),
     },
     ("DEADLINE", "DEADLINE_EXCEEDED"): {"": ("something took longer than it may", "try again; the message names what was waited for")},
     ("INTERNAL", "INTERNAL"): {"": ("a defect of wherry", "report it, with the output of --debug")},
