@@ -70,9 +70,10 @@ void host_create_release(struct host_create *c); /* closes what is open; the con
 /* Journals what the caller made itself: state of request.extra[index]. */
 int host_create_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state);
 
-/* record.c. A record mapped read-only; any wrong byte gives -EBADMSG, another version or build -WHERRY_WRONG_VERSION, no such id -ENOENT,
- * an id without a record (claimed this moment, or its create died in the first millisecond) -ENODATA. In the last three cases c->directory is
- * open nevertheless, where there is one, and host_lock, host_destroy and host_close work. */
+/* record.c. A record mapped read-only. -ENOENT: no such id. -ENODATA: an id without a record (claimed this moment, or its create died in the
+ * first millisecond). -EBADMSG: any wrong byte. -WHERRY_WRONG_VERSION: of another version. In these cases there is no record (c->head is NULL),
+ * but where there is a directory host_lock and host_destroy work. -WHERRY_OTHER_BUILD: same version, another build; the record is there and
+ * everything works, but the front leaves it to Python. host_close is called in every case. */
 struct host_container {
 	int root;
 	int directory; /* of <root>/<id> */

@@ -681,6 +681,7 @@ enum wherry_refusal {
 	WHERRY_UNSAFE_DIRECTORY,            /* --root is not ours, or others may write to it; value = its mode << 32 | uid */
 	WHERRY_CGROUP_INTERNAL_PROCESSES,   /* v2: an ancestor holds processes itself, so it cannot enable controllers; value = length of its path */
 	WHERRY_CGROUP_CONTROLLER_MISSING,   /* v2: an ancestor has not got the controller; value = length of its path */
+	WHERRY_OTHER_BUILD,                 /* a record of the same version, made by another build */
 	WHERRY_NOT_CREATED,                 /* start: the container is not in the state `created` */
 };
 

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The caller's operations on cgroups: directories, controllers, values, devices, owners. No pid is ever written to cgroup.procs: that write
+ * takes a lock which waits for an RCU grace period (7 to 14 ms).
+ */
+#include "parts.h"
+
+#include <linux/bpf.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+enum { MAKE_TRIES = 8, MAX_VALUE = 4096 };
+
+static bool lacks_permission(int error)
+{
+	return error == EACCES || error == EPERM || error == EROFS;
+}
+
+/* ---- who is in it -------------------------------------------------------------------------------------------------- */
+
+/* Does the flat-keyed file hold the line "KEY 1"? */
+static bool event_is_set(const char *text, const char *key)
+{
+	size_t length = strlen(key);
+
+	for (const char *line = text; *line; line += strcspn(line, "\n"), line += *line == '\n')
+		if (strncmp(line, key, length) == 0 && line[length] == ' ' && line[length + 1] == '1')
+			return true;
+	return false;
+}
+
+static int use_v2(int directory)
+{
+	char text[MAX_VALUE];
+	ssize_t got = host_read_file(directory, "cgroup.events", text, sizeof(text));
+
+	if (got < 0)
+		return (int)got;
+	if (event_is_set(text, "populated"))
+		return HOST_CGROUP_POPULATED;
+	got = host_read_file(directory, "cgroup.freeze", text, sizeof(text));
+	return got > 0 && text[0] == '1' ? HOST_CGROUP_FROZEN : HOST_CGROUP_FREE;
+}
+
+static int use_v1(int directory)
+{
+	cleanup_fd int procs = openat(directory, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+	char text[32];
+	ssize_t got;
+
+	if (procs < 0)
+		return -errno;
+	got = TEMP_FAILURE_RETRY(read(procs, text, sizeof(text)));
+	if (got != 0)
+		return got < 0 ? -errno : HOST_CGROUP_POPULATED;
+	got = host_read_file(directory, "freezer.state", text, sizeof(text));
+	return got > 0 && strncmp(text, "THAWED", 6) != 0 ? HOST_CGROUP_FROZEN : HOST_CGROUP_FREE;
+}
+
+int host_cgroup_use(int directory, bool v2)
+{
+	return v2 ? use_v2(directory) : use_v1(directory);
+}
+
+/* ---- directories --------------------------------------------------------------------------------------------------- */
+
+/* Opens the next component of *at below `parent`, where there is one. 1 = opened, 0 = no more components. */
+static int next_component(const char **at, char name[NAME_MAX + 1])
+{
+	const char *start = *at, *end;
+
+	while (*start == '/')
+		start++;
+	if (!*start)
+		return 0;
+	end = strchr(start, '/');
+	if (!end)
+		end = start + strlen(start);
+	if (end - start > NAME_MAX)
+		return -ENAMETOOLONG;
+	memcpy(name, start, (size_t)(end - start));
+	name[end - start] = 0;
+	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return -EINVAL;
+	*at = end;
+	return 1;
+}
+
+enum { WALK = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
+
+/* How many trailing components do not exist. */
+static int missing_depth(int mount, const char *path)
+{
+	char name[NAME_MAX + 1];
+	cleanup_fd int at = fcntl(mount, F_DUPFD_CLOEXEC, 0);
+	int missing = 0, result;
+
+	if (at < 0)
+		return -errno;
+	while ((result = next_component(&path, name)) > 0) {
+		int next = missing ? -1 : openat(at, name, WALK);
+
+		if (next < 0 && !missing && errno != ENOENT)
+			return -errno;
+		wherry_close(&at);
+		at = next;
+		missing += next < 0;
+	}
+	return result < 0 ? result : missing;
+}
+
+struct made {
+	int depth;      /* trailing components that this call made */
+	int directory;
+};
+
+/* Makes what is missing. ENOENT in the middle means that somebody removed a parent just now: the caller tries again. */
+static int make_path(int mount, const char *path, struct made *made)
+{
+	char name[NAME_MAX + 1];
+	cleanup_fd int at = fcntl(mount, F_DUPFD_CLOEXEC, 0);
+	int result;
+
+	if (at < 0)
+		return -errno;
+	made->depth = 0;
+	while ((result = next_component(&path, name)) > 0) {
+		int next;
+
+		if (mkdirat(at, name, 0755) == 0)
+			made->depth++;
+		else if (errno != EEXIST && !(lacks_permission(errno) && faccessat(at, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
+			return -errno;
+		else
+			made->depth = 0; /* only what hangs below the last directory that was there is ours */
+		next = openat(at, name, WALK);
+		if (next < 0)
+			return -errno;
+		wherry_close(&at);
+		at = next;
+	}
+	made->directory = result < 0 ? -1 : wherry_steal(&at);
+	return result;
+}
+
+static int open_mount(const char *path, uint32_t mount_length)
+{
+	char mount[WHERRY_MAX_PATH];
+	int fd;
+
+	if (mount_length >= sizeof(mount) || mount_length > strlen(path))
+		return -EINVAL;
+	memcpy(mount, path, mount_length);
+	mount[mount_length] = 0;
+	fd = open(mount_length ? mount : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int take_existing(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op, int directory)
+{
+	int use = op->flags & WHERRY_CGROUP_EXISTING ? HOST_CGROUP_FREE : host_cgroup_use(directory, op->flags & WHERRY_CGROUP_V2);
+
+	if (use < 0)
+		return wherry_fail(m, WHERRY_CALL_READ, -use);
+	if (use == HOST_CGROUP_POPULATED)
+		return wherry_fail(m, WHERRY_CALL_NONE, WHERRY_CGROUP_POPULATED);
+	return use == HOST_CGROUP_FROZEN ? wherry_fail(m, WHERRY_CALL_NONE, WHERRY_CGROUP_FROZEN) : 0;
+}
+
+/* Journal, make, journal. After a crash in between, `begun` with the depth that was missing tells gc what it may remove if it is empty. */
+static int make_journaled(struct host_create *c, int mount, const char *path, uint32_t index, struct made *made)
+{
+	int missing = missing_depth(mount, path), result;
+
+	if (missing < 0)
+		return missing;
+	result = host_journal_mark(c, index, WHERRY_JOURNAL_BEGUN, (uint16_t)missing);
+	for (int tries = 0; result == 0; tries++) {
+		result = make_path(mount, path, made);
+		if (result != -ENOENT || tries == MAKE_TRIES)
+			break;
+		result = 0;
+	}
+	if (result < 0)
+		return result;
+	return host_journal_mark(c, index, made->depth ? WHERRY_JOURNAL_DONE : WHERRY_JOURNAL_FOREIGN, (uint16_t)made->depth);
+}
+
+int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
+{
+	struct host_create *c = host_of(m);
+	uint32_t index = c->journal_next++;
+	struct made made = { .directory = -1 };
+	char path[WHERRY_MAX_PATH];
+	cleanup_fd int mount = -1;
+	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	int result;
+
+	if (length < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
+	mount = open_mount(path, op->mount_length);
+	if (mount < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, -mount);
+	result = make_journaled(c, mount, path + op->mount_length, index, &made);
+	if (result < 0 && op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)) {
+		result = host_journal_mark(c, index, WHERRY_JOURNAL_FOREIGN, 0);
+		return result < 0 ? wherry_fail(m, WHERRY_CALL_WRITE, -result) : 0;
+	}
+	if (result < 0)
+		return wherry_fail(m, WHERRY_CALL_MKDIR, -result);
+	wherry_set_register(m, op->out, made.directory);
+	return made.depth ? 0 : take_existing(m, op, made.directory);
+}
+
+/* ---- controllers --------------------------------------------------------------------------------------------------- */
+
+/* Is `word` one of the words in `text`? */
+static bool has_word(const char *text, const char *word, size_t length)
+{
+	for (const char *at = text; (at = strstr(at, word)) != NULL; at += length) {
+		char before = at == text ? ' ' : at[-1], after = at[length];
+
+		if (before == ' ' && (after == ' ' || after == '\n' || !after))
+			return true;
+	}
+	return false;
+}
+
+/* One write for each controller, so that the one which is refused is known. */
+static int enable(int directory, const char *wanted)
+{
+	char enabled[MAX_VALUE], word[64] = "+";
+	ssize_t got = host_read_file(directory, "cgroup.subtree_control", enabled, sizeof(enabled));
+
+	if (got < 0)
+		return (int)got;
+	while (*wanted) {
+		size_t length = strcspn(wanted, " ");
+
+		if (length + 2 > sizeof(word))
+			return -EINVAL;
+		memcpy(word + 1, wanted, length);
+		word[length + 1] = 0;
+		if (length && !has_word(enabled, word + 1, length) &&
+		    wherry_write_file(directory, "cgroup.subtree_control", word, length + 1, NULL) < 0)
+			return errno == EBUSY ? -WHERRY_CGROUP_INTERNAL_PROCESSES :
+			       errno == ENOENT || errno == EINVAL ? -WHERRY_CGROUP_CONTROLLER_MISSING : -errno;
+		wanted += length + (wanted[length] == ' ');
+	}
+	return 0;
+}
+
+/* From the mount down to the parent of the leaf. The leaf itself enables nothing: it holds the processes. */
+int op_cgroup_controllers(struct wherry_machine *m, const struct wherry_op_cgroup_controllers *op)
+{
+	const char *controllers = wherry_text(&m->code, op->controllers);
+	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1];
+	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	const char *rest = path + op->mount_length;
+	cleanup_fd int at = -1;
+	int more = 0;
+
+	if (length < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
+	at = open_mount(path, op->mount_length);
+	if (at < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, -at);
+	while (controllers && (more = next_component(&rest, name)) > 0) {
+		int result = enable(at, controllers), next;
+
+		m->failed_value = (uint64_t)(rest - path) - strlen(name) - 1;
+		if (result < 0 && !(op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)))
+			return wherry_fail(m, WHERRY_CALL_WRITE, -result);
+		next = *rest ? openat(at, name, WALK) : at;
+		if (next < 0)
+			return op->flags & WHERRY_CGROUP_OPTIONAL && errno == ENOENT ? 0 : wherry_fail_errno(m, WHERRY_CALL_OPEN);
+		if (!*rest)
+			return 0;
+		wherry_close(&at);
+		at = next;
+	}
+	return more < 0 ? wherry_fail(m, WHERRY_CALL_OPEN, -more) : 0;
+}
+
+/* ---- v1 cpuset ----------------------------------------------------------------------------------------------------- */
+
+static int fill_from(int parent, int child, const char *file)
+{
+	char value[MAX_VALUE];
+	ssize_t got = host_read_file(child, file, value, sizeof(value));
+
+	if (got < 0 || (got > 0 && value[0] != '\n'))
+		return got < 0 ? (int)got : 0;
+	got = host_read_file(parent, file, value, sizeof(value));
+	if (got < 0)
+		return (int)got;
+	return wherry_write_file(child, file, value, (size_t)got, NULL) < 0 ? -errno : 0;
+}
+
+/* A v1 cpuset begins empty and takes no task so (ENOSPC). From the top down each empty one takes what its parent has: that is what the
+ * nearest filled ancestor has. */
+int op_cgroup_cpuset(struct wherry_machine *m, const struct wherry_op_cgroup_cpuset *op)
+{
+	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1];
+	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	const char *rest = path + op->mount_length;
+	cleanup_fd int at = -1;
+	int more;
+
+	if (length < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
+	at = open_mount(path, op->mount_length);
+	if (at < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, -at);
+	while ((more = next_component(&rest, name)) > 0) {
+		int next = openat(at, name, WALK), result;
+
+		if (next < 0)
+			return op->flags & WHERRY_CGROUP_OPTIONAL ? 0 : wherry_fail_errno(m, WHERRY_CALL_OPEN);
+		result = fill_from(at, next, "cpuset.cpus");
+		if (result == 0)
+			result = fill_from(at, next, "cpuset.mems");
+		wherry_close(&at);
+		at = next;
+		if (result < 0 && !(op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)))
+			return wherry_fail(m, WHERRY_CALL_WRITE, -result);
+	}
+	return more < 0 ? wherry_fail(m, WHERRY_CALL_OPEN, -more) : 0;
+}
+
+/* ---- values -------------------------------------------------------------------------------------------------------- */
+
+/* An empty register is a directory that was optional and could not be had. */
+int op_cgroup_write(struct wherry_machine *m, const struct wherry_op_cgroup_write *op)
+{
+	struct host_create *c = host_of(m);
+	const char *value = wherry_text(&m->code, op->value);
+	bool opened = false, wanted = !(op->flags & WHERRY_WRITE_ALTERNATIVE) || c->missing_file;
+
+	if (m->registers[op->directory] < 0 || !wanted)
+		return 0;
+	c->missing_file = false;
+	if (wherry_write_file(m->registers[op->directory], wherry_text(&m->code, op->file), value ? value : "", op->value.length, &opened) == 0)
+		return 0;
+	c->missing_file = !opened && errno == ENOENT;
+	if ((c->missing_file && op->flags & WHERRY_WRITE_MISSING_OK) || op->flags & WHERRY_WRITE_IGNORE)
+		return 0;
+	return wherry_fail_errno(m, opened ? WHERRY_CALL_WRITE : WHERRY_CALL_OPEN);
+}
+
+static int load_devices(const void *program, uint32_t size)
+{
+	union bpf_attr attr;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+	attr.insns = (uintptr_t)program;
+	attr.insn_cnt = size / sizeof(struct bpf_insn);
+	attr.license = (uintptr_t)"Apache";
+	return sys_bpf(BPF_PROG_LOAD, &attr, sizeof(attr));
+}
+
+/* Kernels before 5.11 charge programs to RLIMIT_MEMLOCK of the process. */
+static int load_with_memlock(const void *program, uint32_t size)
+{
+	static const uint64_t unlimited[2] = { RLIM_INFINITY, RLIM_INFINITY };
+	uint64_t old[2];
+	int fd = load_devices(program, size);
+
+	if (fd >= 0 || errno != EPERM || sys_prlimit(0, RLIMIT_MEMLOCK, unlimited, old) < 0)
+		return fd;
+	fd = load_devices(program, size);
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, FD_CLOEXEC);
+	sys_prlimit(0, RLIMIT_MEMLOCK, old, NULL);
+	return fd;
+}
+
+int op_cgroup_devices(struct wherry_machine *m, const struct wherry_op_cgroup_devices *op)
+{
+	union bpf_attr attr;
+	cleanup_fd int program = -1;
+
+	if (m->registers[op->directory] < 0)
+		return 0;
+	program = load_with_memlock(wherry_bytes(&m->code, op->program), op->program.length);
+	if (program < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_BPF_LOAD);
+	memset(&attr, 0, sizeof(attr));
+	attr.target_fd = (uint32_t)m->registers[op->directory];
+	attr.attach_bpf_fd = (uint32_t)program;
+	attr.attach_type = BPF_CGROUP_DEVICE;
+	attr.attach_flags = BPF_F_ALLOW_MULTI;
+	if (sys_bpf(BPF_PROG_ATTACH, &attr, sizeof(attr)) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_BPF_ATTACH);
+	return 0;
+}
+
+int op_cgroup_chown(struct wherry_machine *m, const struct wherry_op_cgroup_chown *op)
+{
+	const struct wherry_text *files = wherry_texts(&m->code, op->files);
+	int directory = m->registers[op->directory];
+
+	if (directory < 0)
+		return 0;
+	if (fchown(directory, op->uid, op->gid) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_FCHOWN);
+	for (uint32_t i = 0; i < op->files.count; i++)
+		if (fchownat(directory, wherry_text(&m->code, files[i]), op->uid, op->gid, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+			return wherry_fail_errno(m, WHERRY_CALL_FCHOWN);
+	return 0;
+}
+
+int op_open_tasks(struct wherry_machine *m, const struct wherry_op_open_tasks *op)
+{
+	int fd, directory = m->registers[op->directory];
+
+	if (directory < 0)
+		return 0;
+	fd = openat(directory, wherry_text(&m->code, op->file), O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(errno) ? 0 : wherry_fail_errno(m, WHERRY_CALL_OPEN);
+	wherry_set_register(m, op->out, fd);
+	return 0;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of host/ share with each other and with nobody else.
+ */
+#ifndef WHERRY_HOST_PARTS_H
+#define WHERRY_HOST_PARTS_H
+
+#include "wherry/host.h"
+#include "wherry/sys.h"
+
+#include <limits.h>
+#include <linux/limits.h>
+
+/* The create that a machine of the caller belongs to. */
+static inline struct host_create *host_of(struct wherry_machine *m)
+{
+	return (struct host_create *)m;
+}
+
+/* ---- file.c */
+
+/* Zeroed pages that end with the scope: big buffers without an allocator. */
+struct host_scratch {
+	char *base;
+	size_t size;
+};
+int host_scratch(struct host_scratch *scratch, size_t size);
+void host_scratch_end(struct host_scratch *scratch);
+#define cleanup_scratch __attribute__((cleanup(host_scratch_end)))
+
+/* Length of the file's content, which is NUL-terminated in `out`, or -errno; -EOVERFLOW when it does not fit. */
+ssize_t host_read_file(int directory, const char *path, char *out, size_t size);
+int host_write_new(int directory, const char *name, const void *data, size_t size, mode_t mode); /* must not exist */
+/* Under a temporary name, then renamed: a reader sees all or nothing. Returns the open file (O_RDWR). */
+int host_write_replace(int directory, const char *name, const void *data, size_t size, mode_t mode);
+int host_connect(const char *path);   /* SOCK_STREAM; a path of any length */
+int host_send_fd(int socket, const void *data, size_t size, int fd);
+int host_parse_number(const char *text, uint64_t *value); /* decimal digits, then NUL or white space */
+int host_remove_tree(int parent, const char *name);       /* rm -r; no such file is no error */
+int64_t host_now_ms(void);
+void host_sleep_ms(uint32_t ms);
+/* Joins texts into `out`: the end, or NULL when it does not fit (out is then cut and useless). */
+char *host_append(char *at, const char *end, const char *text, size_t length);
+bool host_join(char *out, size_t size, const char *head, const char *tail); /* head + "/" + tail */
+
+/* ---- process.c */
+int host_boot_id(char out[40]);
+int host_process(pid_t pid, char *state, uint64_t *start_time); /* of /proc/PID/stat; -ESRCH */
+bool host_alive(pid_t pid, uint64_t start_time);                /* no zombie */
+int host_open_process(pid_t pid, uint64_t start_time);          /* pidfd, checked; -ESRCH */
+int host_kill_and_wait(pid_t pid, int pidfd, uint32_t wait_ms); /* SIGKILL, wait for the end, reap if it is our child; 0, -ETIMEDOUT */
+size_t host_format_time(int64_t seconds, uint32_t nanoseconds, char out[40]);
+
+/* ---- claim.c */
+int host_open_root(const char *path, bool make); /* checked: ours, nobody else may write */
+bool host_valid_id(const char *id);
+
+/* ---- record.c */
+size_t host_template_bound(const struct wherry_machine *m, struct wherry_template text); /* bytes that it can fill, NUL included */
+int host_record_write(struct host_create *c, const struct wherry_op_claim *op);
+int host_record_set(int record, size_t offset, const void *value, size_t size);
+int host_record_owner(int record, enum wherry_record_status status); /* we are at it */
+int host_journal_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state, uint16_t made_depth);
+
+/* ---- cgroup.c, cgroup_end.c */
+enum host_cgroup_use { HOST_CGROUP_FREE, HOST_CGROUP_POPULATED, HOST_CGROUP_FROZEN };
+int host_cgroup_use(int directory, bool v2); /* an enum host_cgroup_use or -errno */
+bool host_cgroup_frozen(const char *path, bool v2);
+int host_cgroup_signal(const char *path, bool v2, int signal); /* every process, recursively */
+
+/* ---- launch.c, serve.c, publish.c, listener.c */
+int host_connect_sockets(struct host_create *c); /* console, pidfd, listener: before anything is made */
+int host_serve(struct host_create *c);           /* answers init until the commit, or until the interlude */
+int host_answer(struct host_create *c, uint32_t step, int result);
+void host_fail(struct host_create *c, uint32_t step, int result); /* fills c->failure, unless something did before */
+
+#endif
