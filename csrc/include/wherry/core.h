@@ -78,6 +78,7 @@ int wherry_launcher_main(void);                               /* role launcher o
 int wherry_init_main(struct wherry_machine *m);
 void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd); /* closes what was in it */
 int wherry_close_from(int first);                             /* close_range, or a walk of /proc/self/fd where refused */
+int wherry_cloexec_from(int first);                           /* the same, but marks them close-on-exec */
 int wherry_reset_signals(void);                               /* every disposition default, mask empty (raw, from 1 to 64) */
 
 /* securepath.c: paths inside a root descriptor. Every function resolves with openat2(RESOLVE_IN_ROOT) (retry on EAGAIN) and falls back
@@ -101,9 +102,12 @@ int passwd_home(int fd, uint32_t uid, char *home, size_t size);
 /* spawn.c: the static program as a sealed memfd (ladder: memfd MFD_EXEC, memfd without, detached read-only clone of the file). `bytes` = the
  * program. Returns a descriptor to execute, kept by the caller of this for as long as it likes. */
 int wherry_seal_program(const void *bytes, size_t size);
-/* Starts `program` (execveat, AT_EMPTY_PATH) with argv {"wherry-launcher"} and exactly `fds` as descriptors 0..count-1, by CLONE_VM|CLONE_VFORK,
- * signals blocked, dispositions reset in the child. Returns the pid; *pidfd is set. */
+/* Starts `program` (execveat, AT_EMPTY_PATH) with argv {"wherry-launcher"}, an empty environment and exactly `fds` as descriptors 0..count-1
+ * (-1 = that number stays closed: an empty register), by CLONE_VM|CLONE_VFORK, signals blocked, dispositions reset in the child. Returns the
+ * pid, or -errno of what failed up to and with execve; *pidfd is set. */
 int wherry_spawn(int program, const char *const argv[], const int fds[], size_t count, int *pidfd);
+/* The same with a path. */
+int wherry_spawn_path(const char *path, const char *const argv[], const int fds[], size_t count, int *pidfd);
 
 /* The operations. `op` has been checked by the decoder. namespace.c, mount.c, rootfs.c, device.c, process.c, ... */
 #define WHERRY_OP(function, type) int function(struct wherry_machine *m, const struct type *op)
