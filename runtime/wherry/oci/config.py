@@ -76,4 +76,5 @@ def _scan(data: bytes) -> "Config | None":
         value, end = make_scanner(_ContextWithNulls if b"null" in data else _Context)(text, start)  # type: ignore[arg-type]
     except (ValueError, StopIteration, RecursionError, SystemError, _Suspicious):
         return None  # SystemError: Python 3.11's scanner reports a syntax error so when json.decoder was never imported
-    return None if text[end:].strip(_SPACE) or value.__class__ is not dict else value
+    complete = value.__class__ is dict and not text[end:].strip(_SPACE)
+    return value if complete else None
