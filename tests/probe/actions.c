@@ -105,13 +105,14 @@ static int signal_echo_action(int count, char **arguments)
 	return 0;
 }
 
-// As many children as asked for or allowed; they live until the probe ends, which is when its stdin ends.
+// As many children as asked for or allowed; they live until the probe's stdin ends.
 static int fork_many_action(int count, char **arguments)
 {
+	static pid_t children[65536];
 	int wanted = count ? atoi(arguments[0]) : 10, made = 0, error = 0;
 	char byte;
 
-	while (made < wanted) {
+	while (made < wanted && made < (int)(sizeof(children) / sizeof(children[0]))) {
 		pid_t pid = fork();
 
 		if (pid < 0) {
@@ -121,7 +122,7 @@ static int fork_many_action(int count, char **arguments)
 		if (pid == 0)
 			for (;;)
 				pause();
-		made++;
+		children[made++] = pid;
 	}
 	json_open(NULL, '{');
 	json_signed("made", made);
@@ -130,7 +131,8 @@ static int fork_many_action(int count, char **arguments)
 	json_end();
 	while (read(STDIN_FILENO, &byte, 1) > 0)
 		;
-	kill(0, SIGKILL); // no-op for a PID 1, whose end takes the others along
+	while (made)
+		kill(children[--made], SIGKILL);
 	return 0;
 }
 
