@@ -683,6 +683,7 @@ enum wherry_refusal {
 	WHERRY_CGROUP_CONTROLLER_MISSING,   /* v2: an ancestor has not got the controller; value = length of its path */
 	WHERRY_OTHER_BUILD,                 /* a record of the same version, made by another build */
 	WHERRY_NOT_CREATED,                 /* start: the container is not in the state `created` */
+	WHERRY_INSIDE_PROC,                 /* a mount below the container's /proc that the plan does not allow by name */
 };
 
 /* The system call or action that failed, for the error text. Append only. */
