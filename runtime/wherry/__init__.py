@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wherry: a low-level OCI container runtime. Python decides, C does.
+
+    6  cli/                  one module per verb
+    5  container/, api/      the life of a container; the library
+    4  plan/                 configuration and host facts -> launch plan. Pure
+    3  cgroup/, seccomp/     their parts of a plan. Pure
+    2  oci/                  config.json and the other documents. Pure
+    1  kernel/               the only way to the kernel
+    0  errors.py
+
+Imports go down only. This module imports nothing; the library's names are found when they are asked for:
+
+    from wherry import Bundle, Container, run
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.api import Bundle as Bundle
+    from wherry.api import Container as Container
+    from wherry.api import run as run
+
+_OF_THE_LIBRARY = ("Bundle", "Container", "run")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _OF_THE_LIBRARY:
+        raise AttributeError(f"module 'wherry' has no attribute {name!r}")
+    import wherry.api
+
+    return getattr(wherry.api, name)

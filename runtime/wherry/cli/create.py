@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wherry create ID"""
+
+from wherry.cli.arguments import BOOL, NUMBER, TEXT
+from wherry.container.create import create
+from wherry.container.options import CreateOptions, absolute
+from wherry.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.cli import Call
+
+FLAGS: "dict[str, int | str]" = {
+    "bundle": TEXT,
+    "b": "bundle",
+    "console-socket": TEXT,
+    "pidfd-socket": TEXT,
+    "pid-file": TEXT,
+    "no-pivot": BOOL,
+    "no-new-keyring": BOOL,
+    "preserve-fds": NUMBER,
+}
+
+
+def run(call: "Call") -> int:
+    (id,) = call.positional(1, 1)
+    call.warn(create(options_of(call, id)))
+    return 0
+
+
+def options_of(call: "Call", id: str) -> CreateOptions:
+    """What create and run have in common on the command line."""
+    flags, globals = call.flags, call.globals
+    options = CreateOptions(call.root(), id, absolute(flags.text("bundle") or "."), call.verb)
+    options.console_socket = flags.text("console-socket") or None
+    options.pidfd_socket = flags.text("pidfd-socket") or None
+    pid_file = flags.text("pid-file")
+    options.pid_file = absolute(pid_file) if pid_file else None
+    options.no_pivot, options.no_new_keyring = flags.on("no-pivot"), flags.on("no-new-keyring")
+    options.preserve_fds = flags.number("preserve-fds")
+    if not 0 <= options.preserve_fds < 1 << 15:
+        raise UsageError(f"invalid value {options.preserve_fds} for flag -preserve-fds: 0 to 32767")
+    options.cgroup_manager = "systemd" if globals.on("systemd-cgroup") else globals.text("cgroup-manager") or "cgroupfs"
+    options.rootless = {"true": True, "false": False}.get(globals.text("rootless") or "auto")
+    return options

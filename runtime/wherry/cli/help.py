@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person reads: `wherry`, `wherry help VERB`, `wherry VERB --help`, `wherry run` without a bundle. No verb loads this."""
+
+from wherry.cli import GLOBAL_FLAGS, VERBS, Call
+from wherry.cli.arguments import Values
+from wherry.errors import UsageError
+
+FLAGS: dict[str, int | str] = {}
+
+# verb -> (positional arguments, one line, more)
+SUMMARY: dict[str, tuple[str, str, str]] = {
+    "create": (
+        "ID",
+        "make a container from a bundle; its program waits for start",
+        "The bundle is a directory with config.json and a root filesystem.",
+    ),
+    "start": (
+        "ID",
+        "let a created container execute its program",
+        "Returns once the program executes, and with its error where it cannot.",
+    ),
+    "state": (
+        "ID",
+        "print the state of a container as JSON",
+        "status is created, running, paused or stopped, as the kernel says at this moment.",
+    ),
+    "kill": ("ID [SIGNAL]", "send a signal to a container", "SIGNAL is a number or a name, with or without SIG; TERM where none is given."),
+    "delete": ("ID", "remove a container that has stopped, or was never started", "An unknown ID is no error with --force."),
+    "run": (
+        "ID",
+        "create and start in one",
+        "Without a config.json: wherry run --rootfs DIR [--memory 64M ...] [ID] -- COMMAND [ARGUMENT...]",
+    ),
+    "list": ("", "list the containers below --root", "Scripts take --format json or --quiet."),
+    "spec": ("", "write an example config.json", "It runs sh in the bundle's rootfs; change it from there."),
+    "features": (
+        "",
+        "print what this runtime can do as JSON",
+        "As the runtime specification defines it: what is built in, not what this host has.",
+    ),
+    "plan": (
+        "",
+        "print what create would do to the host, and do none of it",
+        "Each step names the field of config.json that it comes from.",
+    ),
+    "validate": (
+        "[BUNDLE]",
+        "check a bundle and say all that is wrong with it",
+        "Finds more than create does, which stops at the first error.",
+    ),
+    "gc": ("", "finish or undo what a crash left behind", "Touches nothing but what the journals say that wherry itself has made."),
+    "version": ("", "print the version", ""),
+    "help": ("[VERB]", "print this, or the flags of a verb", ""),
+}
+
+# names of a flag, most readable first -> (value, what it says). A flag means the same wherever it stands, unless VERB_FLAGS says otherwise.
+FLAG_TEXT: dict[str, tuple[str, str]] = {
+    "root": ("DIR", "where containers are kept (default /run/wherry)"),
+    "log": ("FILE", "append errors to this file too; journald:ID and syslog:ID are known as well"),
+    "log-format": ("FORMAT", "text or json (default text)"),
+    "log-level": ("LEVEL", "accepted for compatibility"),
+    "debug": ("", "warnings into the log; traces of defects"),
+    "systemd-cgroup": ("", "cgroups by systemd; cgroupsPath is slice:prefix:name"),
+    "cgroup-manager": ("NAME", "cgroupfs, systemd or disabled"),
+    "rootless": ("HOW", "true, false or auto: go on where cgroups may not be changed"),
+    "criu": ("PATH", "accepted for compatibility"),
+    "version": ("", "print the version"),
+    "bundle": ("DIR", "the bundle (default: the working directory)"),
+    "console-socket": ("PATH", "unix socket that is sent the terminal's master"),
+    "pidfd-socket": ("PATH", "unix socket that is sent a pidfd of the container's first process"),
+    "pid-file": ("PATH", "file that the first process's id is written to"),
+    "no-pivot": ("", "no pivot_root: for a root filesystem on a ramdisk"),
+    "no-new-keyring": ("", "keep the caller's session keyring"),
+    "preserve-fds": ("N", "pass N more descriptors, from 3 on"),
+    "detach": ("", "return once the program executes"),
+    "keep": ("", "do not delete the container at its end"),
+    "no-subreaper": ("", "do not adopt what the container's processes leave"),
+    "rootfs": ("DIR", "run in this root filesystem, without a config.json"),
+    "memory": ("SIZE", "memory limit, such as 64M (with --rootfs)"),
+    "cpus": ("N", "processors, such as 0.5 (with --rootfs)"),
+    "pids": ("N", "most processes at a time (with --rootfs)"),
+    "env": ("NAME=VALUE", "environment, may be repeated (with --rootfs)"),
+    "workdir": ("DIR", "working directory (with --rootfs)"),
+    "user": ("UID[:GID]", "user and group (with --rootfs)"),
+    "hostname": ("NAME", "host name (with --rootfs)"),
+    "read-only": ("", "read-only root filesystem (with --rootfs)"),
+    "network": ("HOW", "none or host (with --rootfs; default none)"),
+    "tty": ("", "a terminal (with --rootfs)"),
+    "all": ("", "signal every process of the container"),
+    "force": ("", "kill it first where it runs"),
+    "format": ("FORMAT", "how to print: json, or as plain text"),
+    "quiet": ("", "ids only"),
+    "dry-run": ("", "say what would be done, do nothing"),
+    "facts": ("FILE", "plan for the host that this file describes; - prints the facts of this one"),
+    "strict": ("", "warnings count as errors"),
+}
+
+_TEACH = """\
+wherry runs containers as the OCI runtime specification describes them: what runc does.
+
+Engines call it for you:
+    podman --runtime wherry run ...
+    docker run --runtime wherry ...     once /etc/docker/daemon.json names it
+
+By hand, with a directory that holds a root filesystem:
+    wherry run --rootfs DIR -- sh       no configuration needed
+    wherry spec --bundle B              an example config.json, to change and run
+    wherry plan --bundle B              what would be done to this host, step by step
+    wherry run --bundle B NAME
+"""
+
+_TEACH_RUN = """\
+wherry run needs a name, and a bundle: a directory with a config.json and a root filesystem.
+
+    wherry run --bundle B NAME          B/config.json is there already
+    wherry spec --bundle B              writes an example B/config.json first
+    wherry run --rootfs DIR -- sh       needs neither: a safe default, no network
+    wherry run --rootfs DIR --memory 64M --pids 100 -- sh -c 'echo hello'
+
+A root filesystem is any directory with programs in it. The smallest one:
+    mkdir -p DIR/bin && cp /bin/busybox DIR/bin/sh
+"""
+
+
+def run(call: Call) -> int:
+    """wherry help [VERB]; also wherry alone."""
+    words = call.positional(0, 1) if call.verb == "help" and call.flags is not call.globals else []
+    if words:
+        if words[0] not in VERBS:
+            raise unknown_verb(words[0])
+        return show(words[0])
+    print(_TEACH)
+    print("Verbs:")
+    for verb in VERBS:
+        print(f"    {verb:10} {SUMMARY[verb][1]}")
+    print("\nFlags before the verb:")
+    _print_flags(GLOBAL_FLAGS)
+    print("\nwherry VERB --help says more.")
+    return 0
+
+
+def show(verb: str) -> int:
+    """wherry VERB --help"""
+    if verb == "help":
+        return run(Call(Values()))
+    arguments, line, more = SUMMARY[verb]
+    flags: dict[str, int | str] = __import__(f"wherry.cli.{verb}", fromlist=("FLAGS",)).FLAGS
+    usage = " ".join(part for part in (f"wherry {verb}", "[FLAGS]" if flags else "", arguments) if part)
+    print(f"{usage}\n\n{line[0].upper()}{line[1:]}." + (f" {more}" if more else ""))
+    if flags:
+        print("\nFlags:")
+        _print_flags(flags)
+    return 0
+
+
+def teach_run() -> int:
+    print(_TEACH_RUN, end="")
+    return 1
+
+
+def unknown_verb(verb: str) -> UsageError:
+    import difflib
+
+    near = difflib.get_close_matches(verb, VERBS, 1)
+    return UsageError(f'unknown command "{verb}"', remedy=f'did you mean "{near[0]}"?' if near else "see wherry help")
+
+
+def _print_flags(flags: dict[str, int | str]) -> None:
+    for name, kind in flags.items():
+        if isinstance(kind, str):
+            continue
+        value, text = FLAG_TEXT[name]
+        short = "".join(f"-{other}, " for other, meant in flags.items() if meant == name)
+        print(f"    {f'{short}--{name} {value}'.rstrip():26} {text}")

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""create, as an agenda: config.json -> plan (from the cache, or compiled) -> a container that waits for start. On the hot path."""
+
+import posix
+from _json import encode_basestring
+from _struct import unpack_from
+
+from wherry.container.lifecycle import check_id
+from wherry.container.options import read_file
+from wherry.errors import UsageError, WherryError
+from wherry.kernel import native
+from wherry.kernel.native import Failure, constants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.container.interlude import Interlude
+    from wherry.container.options import CreateOptions
+
+_FLAGS_OFFSET = 12  # of `flags` in struct wherry_plan
+
+
+class Prepared:
+    """All that is decided before anything is done: the configuration's bytes, the plan, what it left out on purpose."""
+
+    __slots__ = ("config", "flags", "plan", "warnings")
+
+    def __init__(self, config: bytes, plan: bytes, warnings: "list[str]") -> None:
+        self.config, self.plan, self.warnings = config, plan, warnings
+        self.flags: int = unpack_from("<I", plan, _FLAGS_OFFSET)[0]
+
+    @property
+    def terminal(self) -> bool:
+        return bool(self.flags & constants.WHERRY_PLAN_TERMINAL)
+
+
+def create(options: "CreateOptions") -> "list[str]":
+    """Makes a container that waits for start; returns warnings."""
+    prepared = prepare(options)
+    check_terminal(options, prepared)
+    launch(options, prepared).close()
+    return prepared.warnings
+
+
+def check_terminal(options: "CreateOptions", prepared: Prepared) -> None:
+    """Who is detached cannot pump a terminal: its master must go to a socket. Who is attached does, and needs none."""
+    if prepared.terminal and not options.attached and not options.console_socket:
+        raise UsageError("cannot allocate tty if wherry will detach without setting console socket", code="WHERRY-USAGE-TERMINAL")
+    if options.console_socket and (options.attached or not prepared.terminal):
+        raise UsageError("cannot use console socket if wherry will not detach or allocate tty", code="WHERRY-USAGE-TERMINAL")
+
+
+def prepare(options: "CreateOptions") -> Prepared:
+    check_id(options.id)
+    config = options.config if options.config is not None else read_config(options.bundle)
+    plan, warnings = _plan(options, config)
+    prepared = Prepared(config, plan, warnings)
+    if b"WHERRY_FAILURE" in posix.environ:
+        from wherry.container.wording import raise_told
+
+        raise_told(plan, options.verb)
+    return prepared
+
+
+def read_config(bundle: str) -> bytes:
+    path = f"{bundle}/config.json"
+    try:
+        data = read_file(path)
+    except OSError as error:
+        text = (error.strerror or "").lower()
+        remedy = f'make one with "wherry spec --bundle {bundle}"' if error.errno == 2 else None
+        raise UsageError(f"{path}: {text}", code="WHERRY-USAGE-BUNDLE", remedy=remedy, errno=error.errno) from error
+    return data
+
+
+def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
+    environment = listen_environment()
+    key = None
+    if not environment:
+        key = native.cache_key(config, _option_bits(options))
+        plan = native.cache_load(options.root, key)
+        if plan is not None:
+            return plan, []
+    compiled, warnings = compile_plan(options, config, environment)
+    if key is not None and unpack_from("<I", compiled, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE:
+        native.cache_store(options.root, key, compiled)
+    return compiled, warnings
+
+
+def compile_plan(options: "CreateOptions", config: bytes, environment: "list[str]") -> "tuple[bytes, list[str]]":
+    """The plan and the warnings; nothing on the host changes but the cache of seccomp filters."""
+    from wherry.kernel.hostfacts import gather
+    from wherry.oci.checks import check
+    from wherry.oci.config import load
+    from wherry.plan.compile import compile, wanted
+    from wherry.plan.options import Options
+
+    document = load(config, f"{options.bundle}/config.json")
+    check(document)
+    choices = Options(
+        no_pivot=options.no_pivot,
+        no_new_keyring=options.no_new_keyring,
+        preserve_fds=options.preserve_fds,
+        attached_terminal=options.attached,
+        rootless=options.rootless,
+        environment=environment,
+        seccomp=lambda section: _filter(section, options.root),
+    )
+    return compile(document, gather(**wanted(document)), choices), choices.warnings
+
+
+def _filter(section: "dict[str, object]", root: str) -> "tuple[bytes, int]":
+    from wherry.seccomp.cache import filter_of, flags_of
+
+    return filter_of(section, root), flags_of(section)
+
+
+def _option_bits(options: "CreateOptions") -> int:
+    """What changes the plan besides the configuration, as the front packs it too."""
+    bits = options.preserve_fds << constants.WHERRY_OPTION_PRESERVE_SHIFT
+    if options.no_pivot:
+        bits |= constants.WHERRY_OPTION_NO_PIVOT
+    if options.no_new_keyring:
+        bits |= constants.WHERRY_OPTION_NO_NEW_KEYRING
+    if options.rootless:
+        bits |= constants.WHERRY_OPTION_ROOTLESS
+    if options.cgroup_manager == "systemd":
+        bits |= constants.WHERRY_OPTION_SYSTEMD
+    return int(bits)
+
+
+def listen_environment() -> "list[str]":
+    """What socket activation adds to the container's environment: nothing, unless the descriptors are meant for us."""
+    count = posix.environ.get(b"LISTEN_FDS", b"")
+    if not count.isdigit() or posix.environ.get(b"LISTEN_PID") != b"%d" % posix.getpid():
+        return []
+    return [f"LISTEN_FDS={count.decode()}", "LISTEN_PID=1"]
+
+
+def launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
+    """Executes the plan up to a container that waits for start. The result is the caller's to close."""
+    try:
+        return _launch(options, prepared)
+    except Failure as failure:
+        if failure.error != constants.WHERRY_EXISTS:
+            raise worded(failure, prepared, options) from failure
+    from wherry.container.gc import undo_crashed_create
+    from wherry.errors import exists
+
+    if not undo_crashed_create(options.root, options.id):
+        raise exists(options.id)
+    try:
+        return _launch(options, prepared)
+    except Failure as failure:
+        raise worded(failure, prepared, options) from failure
+
+
+def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> WherryError:
+    from wherry.container.wording import explain
+
+    return explain(failure, prepared.plan, options.verb)
+
+
+def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
+    listening = posix.environ[b"LISTEN_FDS"] if listen_environment() else b"0"
+    interlude = _interlude(options, prepared) if prepared.flags & constants.WHERRY_PLAN_INTERLUDE else None
+    create = native.Create(
+        plan=prepared.plan,
+        root=options.root,
+        id=options.id,
+        bundle=options.bundle,
+        bundle_json=encode_basestring(options.bundle)[1:-1],
+        config=prepared.config,
+        pid_file=options.pid_file,
+        console_socket=options.console_socket,
+        pidfd_socket=options.pidfd_socket,
+        preserve_fds=options.preserve_fds + int(listening),
+        stdio=options.stdio,
+        extra=interlude.extra if interlude else (),
+    )
+    try:
+        if not create.begin() and interlude:
+            try:
+                interlude.perform(create)
+            except BaseException:
+                create.abort()
+                raise
+            create.finish()
+        return create
+    except BaseException:
+        create.close()
+        raise
+
+
+def _interlude(options: "CreateOptions", prepared: Prepared) -> "Interlude":
+    from wherry.container.interlude import Interlude
+    from wherry.oci.config import load
+
+    return Interlude(load(prepared.config), options.id)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hooks that no plan executes: poststart (as start ends) and poststop (after delete has removed everything).
+
+They come from the copy of config.json in the state directory: what the bundle says today does not matter. A poststart hook that
+fails ends the container and makes start fail (specification 1.3); one that runs poststop hooks goes on after each failure.
+"""
+
+import posix
+
+from wherry.errors import HookError, WherryError
+from wherry.kernel import native
+from wherry.kernel.native import Container, Failure, constants
+from wherry.oci.config import load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wherry.oci.model import Hook
+
+
+def config_copy(container: Container) -> bytes:
+    """config.json as it was when the container was created."""
+    descriptor = posix.open("config.json", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def hooks_of(container: Container, kind: str) -> "list[Hook]":
+    hooks: "dict[str, list[Hook]]" = load(config_copy(container)).get("hooks") or {}  # type: ignore[assignment]
+    return hooks.get(kind) or []
+
+
+def run_hook(hook: "Hook", kind: str, index: int, state: bytes) -> None:
+    """Runs one hook with the state document on its stdin; HookError where it fails."""
+    path = hook["path"]
+    code, status = "WHERRY-HOOK-FAILED", None
+    try:
+        native.run_hook(path, hook.get("args") or [path], hook.get("env") or [], state, hook.get("timeout") or 0)
+        return
+    except Failure as failure:
+        status = failure.value
+        if failure.error == constants.WHERRY_HOOK_TIMEOUT:
+            code, text = "WHERRY-HOOK-TIMEOUT", f"it did not end within {hook.get('timeout')} s"
+        elif failure.error == constants.WHERRY_HOOK_FAILED:
+            text = wait_status(failure.value)
+        else:
+            text = os_text(failure)
+    except OSError as error:
+        text = os_text(error)
+    message = f"error running {kind} hook #{index}: {path}: {text}"
+    raise HookError(message, code=code, pointer=f"/hooks/{kind}/{index}", hook=kind, path=path, status=status)
+
+
+def os_text(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def wait_status(status: int) -> str:
+    """`exit status 3`, `killed by signal 9`."""
+    if posix.WIFSIGNALED(status):
+        return f"killed by signal {posix.WTERMSIG(status)}"
+    return f"exit status {posix.WEXITSTATUS(status)}"
+
+
+def poststart(container: Container, id: str) -> None:
+    state = container.state_json()
+    for index, hook in enumerate(hooks_of(container, "poststart")):
+        try:
+            run_hook(hook, "poststart", index, state)
+        except HookError as error:
+            end(container, error)
+            raise error
+
+
+def end(container: Container, error: WherryError) -> None:
+    """Stops and removes a container that cannot go on; what fails on the way is kept beside the error."""
+    finish = None
+    try:
+        if container.flags & constants.WHERRY_PLAN_POSTSTOP:
+            finish = prepare_poststop(container)
+        container.destroy(kill_first=True)
+    except (OSError, WherryError) as other:
+        error.also.append(other if isinstance(other, WherryError) else HookError(os_text(other)))
+    if finish is not None:
+        error.also += [HookError(warning) for warning in finish()]
+
+
+def prepare_poststop(container: Container) -> "Callable[[], list[str]]":
+    """Reads all that the hooks need while it is still there. Call the result once the container is removed: it returns warnings."""
+    hooks = hooks_of(container, "poststop")
+    state = container.head + b"0" + container.middle + b"stopped" + container.tail
+
+    def run() -> "list[str]":
+        warnings = []
+        for index, hook in enumerate(hooks):
+            try:
+                run_hook(hook, "poststop", index, state)
+            except HookError as error:
+                warnings.append(str(error))
+        return warnings
+
+    return run

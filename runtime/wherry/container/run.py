@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""run: create and start; attached, also stay until the program ends. On the hot path.
+
+Attached, this interpreter becomes the static program in its role `attend`, a fraction of a megabyte: it forwards signals, pumps
+the terminal, removes the container and exits with the program's status.
+"""
+
+import posix
+import sys
+from _signal import (  # type: ignore[import-not-found]
+    SIG_SETMASK,
+    SIGABRT,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGSEGV,
+    pthread_sigmask,
+    valid_signals,
+)
+
+from wherry.container.create import check_terminal, launch, prepare
+from wherry.container.lifecycle import delete, start
+from wherry.errors import StateError, WherryError
+from wherry.kernel import native
+from wherry.kernel.native import constants
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.container.options import CreateOptions
+
+_FAULTS = (SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV)
+
+
+def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> "list[str]":
+    """Returns warnings, once the program executes; does not return at all when attached."""
+    options.attached = not detach
+    prepared = prepare(options)
+    check_terminal(options, prepared)
+    if prepared.flags & constants.WHERRY_PLAN_NO_PROCESS:
+        raise StateError("cannot run a container without /process", code="WHERRY-STATE-NO-PROCESS")
+    if not detach:
+        # before there is an init: what arrives from here on waits, and is forwarded
+        pthread_sigmask(SIG_SETMASK, set(valid_signals()).difference(_FAULTS))
+    create = launch(options, prepared)
+    master = create.take_console()
+    create.close()
+    _start(options)
+    if not detach:
+        _attend(options, keep, subreaper, master)
+    return prepared.warnings
+
+
+def _start(options: "CreateOptions") -> None:
+    try:
+        start(options.root, options.id)
+    except WherryError as error:
+        try:
+            delete(options.root, options.id, force=True)
+        except (WherryError, OSError) as other:
+            error.also.append(other if isinstance(other, WherryError) else WherryError(str(other)))
+        raise
+
+
+def _attend(options: "CreateOptions", keep: bool, subreaper: bool, master: int) -> None:
+    """Becomes wherry-attend, which is told how this command line was started, for what only Python can do at the end."""
+    python = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+    if master >= 0:
+        posix.set_inheritable(master, True)
+    words = [options.root, options.id, "1" if keep else "0", str(master) if master >= 0 else "-"]
+    posix.execve(native.program_fd(), ["wherry-attend", *words, *python], posix.environ)
