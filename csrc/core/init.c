@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Init: the container's first process, from the clone to execve. It walks the plan, runs its own operations, and asks the launcher
+ * or the caller for theirs. Until OP_PUBLISH is answered it dies with the caller; from then on it lives by itself, waits for the
+ * start, and what fails goes to the result fifo.
+ */
+#include "wherry/core.h"
+#include "wherry/sys.h"
+
+#include <poll.h>
+
+enum {
+	FAILED = 255, /* exit status: the user's program was not executed */
+	LAST_SIGNAL = 64,
+};
+
+/* What the walk remembers between steps. */
+struct walk {
+	uint32_t last_launcher, last_caller; /* the last step that is asked for; 0 = none */
+	bool announced;                      /* the launcher has told the caller of us */
+	bool silent;                         /* the caller knows what failed, or is gone */
+};
+
+/* ---- who runs what ----------------------------------------------------------------------------------------------------- */
+
+/* A tasks file that init may not write itself (older kernels check the writer's credentials, and init's user namespace is not mapped
+ * yet) is written by the launcher: so it stays until the last of them. */
+bool wherry_served_by_launcher(const struct wherry_op *op)
+{
+	return op->executor == WHERRY_LAUNCHER || (op->executor == WHERRY_INIT && op->code == OP_ATTACH_TASKS);
+}
+
+static void survey(const struct wherry_machine *m, struct walk *walk)
+{
+	for (uint32_t step = m->current + 1; step < m->code.steps; step++) {
+		if (wherry_served_by_launcher(m->code.step[step]))
+			walk->last_launcher = step;
+		if (m->code.step[step]->executor == WHERRY_CALLER)
+			walk->last_caller = step;
+	}
+}
+
+/* ---- waits -------------------------------------------------------------------------------------------------------------- */
+
+/* A message of the launcher; the caller's end ends the wait too. There is no deadline of our own: the caller has one for everything. */
+static int receive_from_launcher(struct wherry_machine *m, struct wherry_message *message, int *fd)
+{
+	struct pollfd peers[] = { { .fd = m->helper, .events = POLLIN }, { .fd = m->caller } };
+	int error;
+
+	if (fd)
+		*fd = -1;
+	do {
+		if (TEMP_FAILURE_RETRY(poll(peers, WHERRY_LENGTH(peers), -1)) < 0)
+			return wherry_fail_errno(m, WHERRY_CALL_POLL);
+		if (peers[1].revents)
+			return -EPIPE;
+	} while (!peers[0].revents);
+	error = wherry_receive(m->helper, message, fd);
+	return error == -EPIPE ? -WHERRY_LAUNCHER_DIED : error;
+}
+
+/* The caller hears of init by the launcher, and of anything else from init only afterwards. */
+static int await_announcement(struct wherry_machine *m, struct walk *walk)
+{
+	struct wherry_message go;
+	int error = walk->announced ? 0 : receive_from_launcher(m, &go, NULL);
+
+	/* a launcher that could not tell the caller leaves nobody who waits for us */
+	walk->silent |= error != 0;
+	walk->announced = true;
+	return error;
+}
+
+static int receive_from_caller(struct wherry_machine *m, struct wherry_message *message)
+{
+	return wherry_receive(m->caller, message, NULL);
+}
+
+/* ---- steps of others ------------------------------------------------------------------------------------------------------ */
+
+/* Where the descriptor of an answer goes; a step without a register takes none. */
+static int keep_answer_fd(struct wherry_machine *m, const struct wherry_op *op, int *fd)
+{
+	if (op->code != OP_OPEN_TREE)
+		return *fd < 0 ? 0 : -EPROTO;
+	if (*fd < 0)
+		return -EPROTO;
+	wherry_set_register(m, ((const struct wherry_op_open_tree *)op)->out, wherry_steal(fd));
+	return 0;
+}
+
+static int ask_launcher(struct wherry_machine *m, struct walk *walk, uint32_t step)
+{
+	const struct wherry_message run = { .kind = WHERRY_RUN, .step = step };
+	struct wherry_message done;
+	cleanup_fd int fd = -1;
+	int error = await_announcement(m, walk);
+
+	if (!error)
+		error = wherry_send(m->helper, &run, -1);
+	if (!error)
+		error = receive_from_launcher(m, &done, &fd);
+	if (error == -EPIPE)
+		walk->silent = true;
+	if (error)
+		return error;
+	if (done.step != step || (done.kind != WHERRY_DONE && done.kind != WHERRY_FAILED))
+		return wherry_fail(m, WHERRY_CALL_RECEIVE, EPROTO);
+	if (done.kind == WHERRY_FAILED) {
+		m->failed_value = done.value;
+		return wherry_fail(m, (enum wherry_call)done.call, done.error);
+	}
+	return keep_answer_fd(m, m->code.step[step], &fd);
+}
+
+/* What travels with a request: the notify descriptor of a filter, or the console's master. */
+static int request_fd(struct wherry_machine *m, const struct wherry_op *op)
+{
+	if (op->code == OP_LISTENER)
+		return m->registers[((const struct wherry_op_listener *)op)->listener];
+	return op->code == OP_PUBLISH ? m->pending_fd : -1;
+}
+
+static void forget_request_fd(struct wherry_machine *m, const struct wherry_op *op)
+{
+	if (op->code == OP_LISTENER)
+		wherry_set_register(m, ((const struct wherry_op_listener *)op)->listener, -1);
+	else if (op->code == OP_PUBLISH)
+		wherry_close(&m->pending_fd);
+}
+
+static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step)
+{
+	const struct wherry_op *op = m->code.step[step];
+	const struct wherry_message run = { .kind = WHERRY_RUN, .step = step };
+	struct wherry_message done;
+	int error = await_announcement(m, walk);
+
+	if (!error)
+		error = wherry_send(m->caller, &run, request_fd(m, op));
+	if (!error)
+		error = receive_from_caller(m, &done);
+	if (!error && (done.step != step || done.kind != WHERRY_DONE))
+		error = -ECANCELED;
+	/* its own failure it knows; its end leaves nobody to tell */
+	walk->silent |= error != 0;
+	if (!error)
+		forget_request_fd(m, op);
+	return error;
+}
+
+/* ---- created ---------------------------------------------------------------------------------------------------------------- */
+
+static void die_of_signal(int signal)
+{
+	_exit(128 + signal);
+}
+
+/* The first process of a pid namespace does not feel a signal that it has no handler for: a created container could not be ended by
+ * SIGTERM. execve takes the handlers away again. */
+static int feel_signals(struct wherry_machine *m)
+{
+	static const uint8_t not_terminating[] = { SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU };
+
+	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
+		bool skip = false;
+
+		for (size_t i = 0; i < WHERRY_LENGTH(not_terminating); i++)
+			skip |= not_terminating[i] == signal;
+		if (!skip && sys_signal(signal, die_of_signal) < 0)
+			return wherry_fail_errno(m, WHERRY_CALL_SIGNAL);
+	}
+	return 0;
+}
+
+/* ---- the walk ------------------------------------------------------------------------------------------------------------------ */
+
+static int run_own(struct wherry_machine *m, struct walk *walk, uint32_t step)
+{
+	const struct wherry_op *op = m->code.step[step];
+	int error = wherry_run_step(m, step);
+
+	if (op->code == OP_ATTACH_TASKS && (error == -EACCES || error == -EPERM))
+		return ask_launcher(m, walk, step);
+	return error;
+}
+
+static int run_any(struct wherry_machine *m, struct walk *walk, uint32_t step)
+{
+	const struct wherry_op *op = m->code.step[step];
+	int error = 0;
+
+	m->current = step;
+	m->failed_call = WHERRY_CALL_NONE;
+	m->failed_value = 0;
+	if (op->code == OP_PUBLISH)
+		error = feel_signals(m);
+	if (error)
+		return error;
+	switch ((enum wherry_executor)op->executor) {
+	case WHERRY_LAUNCHER:
+		return ask_launcher(m, walk, step);
+	case WHERRY_CALLER:
+		return ask_caller(m, walk, step);
+	case WHERRY_INIT:
+		break;
+	}
+	return run_own(m, walk, step);
+}
+
+/* With its maps init is a process of its own user namespace: from here on nobody shall look into it. (Whoever could not map a hidden
+ * process has joined it by now.) Changing the ids would have hidden it too, but not where they stay the same. */
+static int hide_after_maps(struct wherry_machine *m)
+{
+	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? wherry_fail_errno(m, WHERRY_CALL_DUMPABLE) : 0;
+}
+
+/* What a step that went well leaves behind. */
+static int settle(struct wherry_machine *m, struct walk *walk, uint32_t step)
+{
+	uint16_t code = m->code.step[step]->code;
+	int error = 0;
+
+	if (code == OP_WRITE_MAPS)
+		error = hide_after_maps(m);
+	if (code == OP_PUBLISH)
+		m->published = true;
+	if (walk->announced && step >= walk->last_launcher)
+		wherry_close(&m->helper);
+	if (m->published && step == walk->last_caller) {
+		wherry_close(&m->caller);
+		/* cgroup directories of the host among them: a created container holds its fifos and nothing else */
+		for (uint16_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
+			wherry_set_register(m, i, -1);
+	}
+	return error;
+}
+
+/* To the caller as long as it listens, then to whoever starts the container. */
+static void report_failure(struct wherry_machine *m, struct walk *walk, int error)
+{
+	const struct wherry_message failure = {
+		.kind = WHERRY_FAILED, .step = m->current, .error = -error, .call = m->failed_call, .value = m->failed_value,
+	};
+
+	if (m->caller < 0) {
+		wherry_write_all(m->result_fifo, &failure, sizeof(failure));
+		return;
+	}
+	if (!walk->silent && !await_announcement(m, walk))
+		wherry_send(m->caller, &failure, -1);
+}
+
+/* Its own session: no signal of the caller's terminal reaches the container, and the console can become its terminal. */
+static int begin(struct wherry_machine *m)
+{
+	static char own_pid[24];
+
+	m->executor = WHERRY_INIT;
+	wherry_close(&m->init_pidfd);
+	wherry_decimal((uint64_t)getpid(), own_pid);
+	m->slots[WHERRY_SLOT_PID] = own_pid;
+	return setsid() < 0 ? wherry_fail_errno(m, WHERRY_CALL_SETSID) : 0;
+}
+
+int wherry_init_main(struct wherry_machine *m, int error)
+{
+	struct walk walk = { 0 };
+	uint32_t step = m->current + 1;
+
+	survey(m, &walk);
+	if (!error)
+		error = begin(m);
+	for (; !error && step < m->code.steps; step++) {
+		error = run_any(m, &walk, step);
+		if (!error)
+			error = settle(m, &walk, step);
+	}
+	/* a config without a process has nothing to execute: its start fails, as the end of any plan that comes back does */
+	report_failure(m, &walk, error ? error : wherry_fail(m, WHERRY_CALL_EXECVE, WHERRY_PROGRAM_NOT_FOUND));
+	return FAILED;
+}
