@@ -66,12 +66,16 @@ int host_journal_mark(struct host_create *c, uint32_t index, enum wherry_journal
 enum host_cgroup_use { HOST_CGROUP_FREE, HOST_CGROUP_POPULATED, HOST_CGROUP_FROZEN };
 int host_cgroup_use(int directory, bool v2); /* an enum host_cgroup_use or -errno */
 bool host_cgroup_frozen(const char *path, bool v2);
+int host_cgroup_thaw(const char *path, bool v2);
 int host_cgroup_signal(const char *path, bool v2, int signal); /* every process, recursively */
 
-/* ---- launch.c, serve.c, publish.c, listener.c */
+/* ---- launch.c, serve.c, publish.c. Where one fails, c->failure is filled */
+int host_check_preserved(const struct host_create *c);
 int host_connect_sockets(struct host_create *c); /* console, pidfd, listener: before anything is made */
-int host_serve(struct host_create *c);           /* answers init until the commit, or until the interlude */
+int host_run_step(struct host_create *c, uint32_t step); /* one operation of the caller */
+int host_serve(struct host_create *c);           /* answers init until the commit (c->finished), or until the interlude (c->waiting) */
 int host_answer(struct host_create *c, uint32_t step, int result);
-void host_fail(struct host_create *c, uint32_t step, int result); /* fills c->failure, unless something did before */
+int host_fail(struct host_create *c, uint32_t step, int result); /* returns `result` */
+int host_reap_launcher(struct host_create *c);   /* waits for it until the deadline */
 
 #endif

@@ -18,7 +18,7 @@
  * other ("run step k") and waits for the answer, which may carry one descriptor for a register. specs/handshake.md draws it.
  *
  * Descriptors live in numbered *registers*; a plan holds register numbers, never descriptor numbers. The registers
- * 0 .. inherited_registers-1 are filled by the caller and inherited by the launcher.
+ * 0 .. inherited_registers-1 are filled by the caller and inherited by the launcher; where one stays empty (optional), its number is closed.
  */
 #ifndef WHERRY_PLAN_H
 #define WHERRY_PLAN_H
@@ -634,7 +634,6 @@ struct wherry_launch {
 	uint32_t preserve_fds;
 	struct wherry_text slots[WHERRY_SLOT_COUNT]; /* offsets from the start of this struct */
 	uint32_t plan_offset, plan_size;
-	uint64_t filled_registers; /* bit n: inherited register n is filled; else a stand-in is inherited, to be closed: the register is empty */
 };
 
 /* ---- messages: fixed size, SOCK_SEQPACKET, at most one descriptor each -------------------------------------------------- */

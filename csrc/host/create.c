@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Create, as an agenda: look at the request, run the caller's operations up to the launch, serve init until the commit. Where anything
+ * fails, all that was done is undone, whatever it was: the journal knows.
+ */
+#include "parts.h"
+
+#include <string.h>
+#include <time.h>
+
+enum { DEFAULT_DEADLINE_MS = 120 * 1000, END_WAIT_MS = 10 * 1000 };
+
+/* ---- preparing ------------------------------------------------------------------------------------------------------------- */
+
+static void empty(struct host_create *c, const struct host_request *request)
+{
+	struct wherry_machine *m = &c->machine;
+
+	memset(c, 0, sizeof(*c));
+	c->request = *request;
+	c->request.console_master = -1;
+	c->root = c->directory = c->record = c->launcher_pidfd = -1;
+	c->console_socket = c->pidfd_socket = c->listener_socket = -1;
+	m->executor = WHERRY_CALLER;
+	m->caller = m->helper = m->init_pidfd = m->start_fifo = m->result_fifo = m->rootfs = m->pending_fd = -1;
+	for (size_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
+		m->registers[i] = -1;
+	c->deadline = host_now_ms() + (request->deadline_ms ? request->deadline_ms : DEFAULT_DEADLINE_MS);
+}
+
+static int fill_slots(struct host_create *c)
+{
+	struct wherry_machine *m = &c->machine;
+	struct timespec now;
+
+	if (!host_valid_id(c->request.id))
+		return wherry_fail(m, WHERRY_CALL_MKDIR, EINVAL);
+	if (c->request.root[0] != '/' || !host_join(c->slot_directory, sizeof(c->slot_directory), c->request.root, c->request.id))
+		return wherry_fail(m, WHERRY_CALL_MKDIR, c->request.root[0] != '/' ? EINVAL : ENAMETOOLONG);
+	clock_gettime(CLOCK_REALTIME, &now);
+	host_format_time(now.tv_sec, (uint32_t)now.tv_nsec, c->slot_created);
+	c->slot_pid[0] = c->slot_start_time[0] = '0';
+	m->slots[WHERRY_SLOT_ID] = c->request.id;
+	m->slots[WHERRY_SLOT_BUNDLE] = c->request.bundle;
+	m->slots[WHERRY_SLOT_BUNDLE_JSON] = c->request.bundle_json;
+	m->slots[WHERRY_SLOT_DIRECTORY] = c->slot_directory;
+	m->slots[WHERRY_SLOT_CREATED] = c->slot_created;
+	m->slots[WHERRY_SLOT_PID] = c->slot_pid;
+	m->slots[WHERRY_SLOT_START_TIME] = c->slot_start_time;
+	return 0;
+}
+
+/* The decoder has checked each operation; that this plan makes a container is checked here. The launch is at *launch. */
+static int check_agenda(const struct wherry_code *code, uint32_t *launch)
+{
+	if (!code->steps || code->step[0]->code != OP_CLAIM)
+		return -WHERRY_BAD_PLAN;
+	for (uint32_t i = 1; i < code->steps; i++) {
+		if (code->step[i]->code == OP_CLAIM)
+			return -WHERRY_BAD_PLAN;
+		if (code->step[i]->code != OP_LAUNCH)
+			continue;
+		*launch = i;
+		return 0;
+	}
+	return -WHERRY_BAD_PLAN;
+}
+
+/* All that can be refused before anything is made. */
+static int prepare(struct host_create *c, const struct host_request *request, uint32_t *launch)
+{
+	struct wherry_machine *m = &c->machine;
+	int result;
+
+	empty(c, request);
+	result = wherry_decode(request->plan, request->plan_size, &m->code, &m->failed_value);
+	if (result == 0)
+		result = check_agenda(&m->code, launch);
+	if (result < 0)
+		return result;
+	result = fill_slots(c);
+	if (result < 0)
+		return result;
+	result = host_check_preserved(c);
+	if (result < 0)
+		return wherry_fail(m, WHERRY_CALL_FCNTL, -result);
+	return host_connect_sockets(c);
+}
+
+/* ---- undoing ---------------------------------------------------------------------------------------------------------------- */
+
+/* The launcher first: what it said of init before its end still waits in the socket. */
+static int stop_processes(struct host_create *c)
+{
+	struct wherry_machine *m = &c->machine;
+	struct wherry_message message;
+	int result = host_kill_and_wait(c->launcher, c->launcher_pidfd, END_WAIT_MS), more;
+
+	if (m->caller >= 0 && m->init_pidfd < 0 && fcntl(m->caller, F_SETFL, O_NONBLOCK) == 0) {
+		int fd = -1;
+
+		while (m->init_pidfd < 0 && wherry_receive(m->caller, &message, &fd) == 0) {
+			if (message.kind == WHERRY_LAUNCHED) {
+				m->init = (pid_t)message.value;
+				m->init_pidfd = wherry_steal(&fd);
+			}
+			wherry_close(&fd);
+		}
+	}
+	more = host_kill_and_wait(m->init, m->init_pidfd, END_WAIT_MS);
+	return result < 0 ? result : more;
+}
+
+static int remove_traces(struct host_create *c)
+{
+	struct host_container container;
+	const int32_t nobody = 0;
+	int result = host_open(&container, c->request.root, c->request.id);
+
+	if (container.directory >= 0)
+		result = host_destroy(&container, true);
+	host_close(&container);
+	if (result < 0 && result != -ENOENT && c->record >= 0) /* then it is gc's: nobody is at it any more */
+		host_record_set(c->record, offsetof(struct wherry_record, owner_pid), &nobody, sizeof(nobody));
+	return result == -ENOENT ? 0 : result;
+}
+
+static void undo(struct host_create *c)
+{
+	int result = stop_processes(c), more = c->claimed ? remove_traces(c) : 0;
+
+	if (c->pid_file_made)
+		unlink(c->request.pid_file);
+	wherry_close(&c->request.console_master);
+	c->undo_error = result < 0 ? -result : -more;
+	host_create_release(c);
+}
+
+/* ---- the agenda -------------------------------------------------------------------------------------------------------------- */
+
+static int settle(struct host_create *c, int result)
+{
+	if (result == 0 && c->waiting) {
+		c->deadline -= host_now_ms(); /* the clock stands while the caller works */
+		return 0;
+	}
+	if (result == 0)
+		result = host_reap_launcher(c);
+	if (result < 0 && !c->failure.kind)
+		host_fail(c, c->machine.current, result);
+	if (result < 0)
+		undo(c);
+	return result;
+}
+
+int host_create_begin(struct host_create *c, const struct host_request *request)
+{
+	uint32_t launch = 0;
+	int result = prepare(c, request, &launch);
+
+	if (result < 0)
+		host_fail(c, c->machine.current, result);
+	for (uint32_t step = 0; result == 0 && step <= launch; step++)
+		result = host_run_step(c, step);
+	c->served = launch;
+	if (result == 0)
+		result = host_serve(c);
+	return settle(c, result);
+}
+
+int host_create_finish(struct host_create *c)
+{
+	int result;
+
+	if (!c->waiting)
+		return 0;
+	c->waiting = false;
+	c->deadline += host_now_ms();
+	result = host_answer(c, c->served, 0);
+	if (result == 0)
+		result = host_serve(c);
+	return settle(c, result);
+}
+
+void host_create_abort(struct host_create *c)
+{
+	c->waiting = false;
+	if (c->claimed && !c->failure.kind)
+		undo(c);
+	c->claimed = false;
+}
+
+void host_create_release(struct host_create *c)
+{
+	struct wherry_machine *m = &c->machine;
+	int *const fds[] = { &c->root, &c->directory, &c->record, &c->launcher_pidfd, &c->console_socket, &c->pidfd_socket, &c->listener_socket,
+			     &m->caller, &m->init_pidfd, &m->start_fifo, &m->result_fifo, &m->pending_fd };
+
+	for (size_t i = 0; i < WHERRY_LENGTH(fds); i++)
+		wherry_close(fds[i]);
+	for (uint16_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
+		wherry_close(&m->registers[i]);
+}
