@@ -13,7 +13,6 @@ from wherry.container.lifecycle import check_id, opened
 from wherry.errors import StateError, WherryError
 from wherry.kernel.native import Container, Failure, constants
 
-NOT_CONTAINERS = ("plans", "seccomp")
 YOUNG_S = 60
 """A claimed directory without a record that is younger may belong to a create that is just at it."""
 
@@ -37,7 +36,7 @@ def container_ids(root: str) -> "list[str]":
         names = posix.listdir(root)
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if name not in NOT_CONTAINERS and is_id(name) and is_directory(f"{root}/{name}"))
+    return sorted(name for name in names if is_id(name) and is_directory(f"{root}/{name}"))
 
 
 def is_id(name: str) -> bool:

@@ -52,8 +52,8 @@ def uses_notify(section: "dict[str, Any]") -> bool:
 
 
 def filter_of(section: "dict[str, Any]", root: str) -> bytes:
-    """struct sock_filter[] of linux.seccomp; `root` is the state root, whose directory `seccomp` is the cache. Raises ConfigError."""
-    directory = f"{root}/seccomp"
+    """struct sock_filter[] of linux.seccomp; `root` is the state root, whose directory `@seccomp` is the cache. Raises ConfigError."""
+    directory = f"{root}/@seccomp"  # "@" is in no container id
     text = f"{_FORMAT}\0{posix.uname().machine}\0{section!r}"
     path = f"{directory}/{sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()}"
     found = _read(path)

@@ -125,7 +125,7 @@ def test_a_section_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     first = cache.filter_of(profile, str(tmp_path / "root"))
     monkeypatch.setattr(compiler, "compile_section", lambda _: pytest.fail("compiled again"))
     assert cache.filter_of(profile, str(tmp_path / "root")) == first
-    (file,) = (tmp_path / "root" / "seccomp").iterdir()
+    (file,) = (tmp_path / "root" / "@seccomp").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
 
@@ -134,7 +134,7 @@ def test_a_section_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_spoilt_cache_file_is_not_used(tmp_path: Path, spoil: str) -> None:
     profile = section(allow("read"))
     first = cache.filter_of(profile, str(tmp_path))
-    (file,) = (tmp_path / "seccomp").iterdir()
+    (file,) = (tmp_path / "@seccomp").iterdir()
     if spoil == "writable":
         file.write_bytes(b"\x06\0\0\0\0\0\xff\x7f")
         file.chmod(0o666)

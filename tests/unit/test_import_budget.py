@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each hot verb loads. An interpreter starts in 8 ms; each of re, json, typing, argparse would cost as much again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUNTIME = Path(__file__).parents[2] / "runtime"
+FREE = {"_json", "_struct", "_signal", "errno", "posix", "sys", "time", "_cffi_backend", "wherry._native", "_sha256", "_sha2"}
+"""Built into the interpreter, or the extension."""
+
+COMMAND_LINE = {"wherry", "wherry.boot", "wherry.cli", "wherry.cli.arguments", "wherry.errors", "wherry.container", "wherry.container.lifecycle"}
+COMMAND_LINE |= {"wherry.kernel", "wherry.kernel.native"}
+LAUNCH = COMMAND_LINE | {"wherry.cli.create", "wherry.container.create", "wherry.container.options"}
+LOADED = {
+    "create": LAUNCH,
+    "run": LAUNCH | {"wherry.cli.run", "wherry.container.run"},
+    "start": COMMAND_LINE | {"wherry.cli.start"},
+    "state": COMMAND_LINE | {"wherry.cli.state"},
+    "kill": COMMAND_LINE | {"wherry.cli.kill"},
+    "delete": COMMAND_LINE | {"wherry.cli.delete"},
+}
+
+SCRIPT = """
+import sys
+before = set(sys.modules)
+sys.path[:0] = {path!r}
+import wherry.boot, wherry.cli
+{body}
+loaded = sorted(set(sys.modules) - before)
+import json
+print(json.dumps(loaded))
+"""
+
+
+def loaded(body: str) -> set[str]:
+    script = SCRIPT.format(path=[place for place in sys.path if place], body=body)
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=30, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout)) - FREE
+
+
+@pytest.mark.parametrize("verb", sorted(LOADED))
+def test_modules_of_a_verb(verb: str) -> None:
+    assert loaded(f"import wherry.cli.{verb}") == LOADED[verb]
