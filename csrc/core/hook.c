@@ -290,10 +290,9 @@ static size_t expanded_bound(const struct wherry_machine *m, struct wherry_templ
 	size_t bound = text.length + 1;
 
 	for (uint32_t i = 0; i + 1 < text.length; i++) {
-		unsigned int slot = bytes[i + 1] - 0x40U;
+		const char *slot = bytes[i] == WHERRY_SLOT_MARK ? m->slots[bytes[i + 1] - 0x40] : NULL;
 
-		if (bytes[i] == WHERRY_SLOT_MARK && slot < WHERRY_SLOT_COUNT && m->slots[slot])
-			bound += strlen(m->slots[slot]);
+		bound += slot ? strlen(slot) : 0;
 	}
 	return bound;
 }

@@ -16,11 +16,6 @@
 #define SYS_faccessat2 439
 #endif
 
-enum {
-	HIGHEST_SIGNAL = 64,
-	MAX_VECTORS = 64 << 20,
-};
-
 /* What op_program has prepared for op_execute. There is one program in a process. */
 static struct {
 	const char *name;       /* argv[0] */
@@ -93,6 +88,9 @@ int op_working_directory(struct wherry_machine *m, const struct wherry_op_workin
 
 	if (op->stage == 0 || m->directory_refused)
 		result = enter_directory(m, op);
+	/* the user's limit may leave no descriptor; where plain chdir led is checked below all the same */
+	if (result == -EMFILE)
+		result = chdir(wherry_text(&m->code, op->path)) < 0 ? -errno : 0;
 	if (op->stage == 0 && (result == -EACCES || result == -EPERM)) {
 		m->directory_refused = true;
 		return 0;
@@ -219,8 +217,6 @@ static int build_vectors(struct wherry_machine *m, const struct wherry_op_progra
 	size_t size = ((size_t)op->arguments.count + op->environment.count + 3) * sizeof(char *);
 	const char **at;
 
-	if (size > MAX_VECTORS)
-		return -E2BIG;
 	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if ((void *)at == MAP_FAILED)
 		return -errno;
@@ -237,15 +233,10 @@ static int build_vectors(struct wherry_machine *m, const struct wherry_op_progra
 
 int op_program(struct wherry_machine *m, const struct wherry_op_program *op)
 {
-	const char *path = wherry_text(&m->code, op->path);
 	int result;
 
-	if (!op->arguments.count)
-		return wherry_fail(m, WHERRY_CALL_LOOKUP, EINVAL);
 	prepared.name = wherry_text(&m->code, wherry_texts(&m->code, op->arguments)[0]);
-	if (!prepared.name)
-		prepared.name = "";
-	result = find_program(m, path);
+	result = find_program(m, wherry_text(&m->code, op->path));
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_LOOKUP, -result);
 	m->home[0] = 0;
@@ -256,27 +247,6 @@ int op_program(struct wherry_machine *m, const struct wherry_op_program *op)
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------------------------ */
-
-static void die_of_signal(int signal)
-{
-	_exit(128 + signal);
-}
-
-/* The kernel drops signals to a PID 1 that has no handler for them, and a created container must end by SIGTERM as any other process.
- * These are the signals whose default is to end it. */
-static void die_as_others_do(void)
-{
-	static const int harmless[] = { SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH };
-
-	for (int signal = 1; signal <= HIGHEST_SIGNAL; signal++) {
-		bool skip = false;
-
-		for (size_t i = 0; i < WHERRY_LENGTH(harmless); i++)
-			skip |= signal == harmless[i];
-		if (!skip)
-			sys_signal(signal, die_of_signal);
-	}
-}
 
 static void close_between(int first, int last)
 {
@@ -306,14 +276,13 @@ static void order_descriptors(struct wherry_machine *m)
 	m->ordered = true;
 }
 
-/* One byte. The fifo is open for writing here too, so there is no end of file to wait for, and no reader but us. */
+/* One byte. The fifo is open for writing here too, so there is no end of file to wait for, and no reader but us. Until it comes init dies of
+ * signals by the handlers that it has set before OP_PUBLISH; from here on it has none, as the program will find it. */
 int op_wait_start(struct wherry_machine *m, const struct wherry_op_wait_start *op)
 {
 	char byte;
 
 	(void)op;
-	if (getpid() == 1)
-		die_as_others_do();
 	if (TEMP_FAILURE_RETRY(read(m->start_fifo, &byte, 1)) != 1)
 		return wherry_fail_errno(m, WHERRY_CALL_READ);
 	order_descriptors(m);

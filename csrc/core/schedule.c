@@ -58,10 +58,8 @@ int op_memory_policy(struct wherry_machine *m, const struct wherry_op_memory_pol
 {
 	const unsigned long *nodes = op->nodes.length ? wherry_bytes(&m->code, op->nodes) : NULL;
 
-	/* the kernel reads max_node bits and no more, whatever the blob's length */
-	if (nodes && (uint64_t)op->max_node > (uint64_t)op->nodes.length * 8 + 1)
-		return wherry_fail(m, WHERRY_CALL_SET_MEMPOLICY, EINVAL);
-	if (sys_set_mempolicy((int)op->mode, nodes, nodes ? op->max_node : 0) < 0)
+	/* the kernel takes one off before it reads that many bits */
+	if (sys_set_mempolicy((int)op->mode, nodes, nodes ? op->max_node + 1 : 0) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SET_MEMPOLICY);
 	return 0;
 }
