@@ -38,7 +38,7 @@ bool mount_without_setattr;
 
 static const struct {
 	uint64_t attribute, ms, statfs;
-} flags_table[] = {
+} attribute_table[] = {
 	{ MOUNT_ATTR_RDONLY, MS_RDONLY, 1 },
 	{ MOUNT_ATTR_NOSUID, MS_NOSUID, 2 },
 	{ MOUNT_ATTR_NODEV, MS_NODEV, 4 },
@@ -55,22 +55,22 @@ uint64_t mount_current_attributes(int fd)
 
 	if (fstatfs(fd, &fs) < 0)
 		return 0;
-	for (size_t i = 0; i < WHERRY_LENGTH(flags_table); i++)
-		if ((uint64_t)fs.f_flags & flags_table[i].statfs)
-			result |= flags_table[i].attribute;
+	for (size_t i = 0; i < WHERRY_LENGTH(attribute_table); i++)
+		if ((uint64_t)fs.f_flags & attribute_table[i].statfs)
+			result |= attribute_table[i].attribute;
 	if (!(fs.f_flags & (ST_RELATIME | ST_NOATIME)))
 		result |= MOUNT_ATTR_STRICTATIME;
 	return result;
 }
 
-static unsigned long to_ms(uint64_t attributes)
+unsigned long mount_flags(uint64_t attributes)
 {
 	unsigned long result = 0;
 	uint64_t atime = attributes & MOUNT_ATTR__ATIME;
 
-	for (size_t i = 0; i < WHERRY_LENGTH(flags_table); i++)
-		if (attributes & flags_table[i].attribute)
-			result |= flags_table[i].ms;
+	for (size_t i = 0; i < WHERRY_LENGTH(attribute_table); i++)
+		if (attributes & attribute_table[i].attribute)
+			result |= attribute_table[i].ms;
 	if (!atime)
 		result |= MS_RELATIME;
 	else if (atime == MOUNT_ATTR_STRICTATIME)
@@ -104,7 +104,7 @@ int mount_remount(int fd, uint64_t set, uint64_t clear)
 	char path[32];
 	uint64_t wanted = (mount_current_attributes(fd) & ~clear) | set;
 
-	if (mount(NULL, wherry_fd_path(fd, path), NULL, MS_REMOUNT | MS_BIND | to_ms(wanted), NULL) < 0)
+	if (mount(NULL, wherry_fd_path(fd, path), NULL, MS_REMOUNT | MS_BIND | mount_flags(wanted), NULL) < 0)
 		return -errno;
 	return 0;
 }
@@ -265,7 +265,7 @@ int mount_classic(const struct mount_request *request, int target)
 	if (result < 0)
 		return result;
 	if (mount(request->source ? request->source : "none", wherry_fd_path(target, path), request->type,
-		  request->superblock | to_ms(request->attributes), options) < 0)
+		  request->superblock | mount_flags(request->attributes), options) < 0)
 		return -errno;
 	return 0;
 }
@@ -287,6 +287,6 @@ int mount_reconfigure(int fd, const struct mount_request *request, enum wherry_c
 	if (join_options(request, options) < 0)
 		return -E2BIG;
 	/* without MS_BIND this sets the flags of the mount as well: they are given as they are */
-	return mount(NULL, wherry_fd_path(fd, path), NULL, MS_REMOUNT | request->superblock | to_ms(mount_current_attributes(fd)), options) < 0 ?
+	return mount(NULL, wherry_fd_path(fd, path), NULL, MS_REMOUNT | request->superblock | mount_flags(mount_current_attributes(fd)), options) < 0 ?
 		       -errno : 0;
 }

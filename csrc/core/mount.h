@@ -22,6 +22,7 @@ extern bool mount_without_setattr; /* tests: mount_setattr does not exist (befor
 int mount_clone(int directory, const char *path, bool recursive); /* a detached copy; "" = of the descriptor itself */
 int mount_attach(int tree, int target);
 uint64_t mount_current_attributes(int fd);                        /* MOUNT_ATTR_* as they are */
+unsigned long mount_flags(uint64_t attributes);                   /* the same as MS_* */
 /* mount_setattr. -ENOSYS: the kernel has none, and mount(2) cannot do it on a detached or recursive mount: see mount_remount. */
 int mount_set(int fd, bool recursive, uint64_t set, uint64_t clear);
 int mount_remount(int fd, uint64_t set, uint64_t clear);          /* the same through mount(2); the mount must be attached */

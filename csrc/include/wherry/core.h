@@ -147,6 +147,7 @@ WHERRY_OP(op_readonly_path, wherry_op_path);
 WHERRY_OP(op_masked_path, wherry_op_path);
 WHERRY_OP(op_pivot, wherry_op_pivot);
 WHERRY_OP(op_root_attributes, wherry_op_root_attributes);
+void rootfs_stand(struct wherry_machine *m); /* launcher, before the clone: its working directory is the rootfs's own place, see rootfs.c */
 /* console.c: leaves the master in m->pending_fd for OP_PUBLISH */
 WHERRY_OP(op_console, wherry_op_console);
 /* process.c, schedule.c, credentials.c */
