@@ -204,7 +204,7 @@ int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_
 		return wherry_fail(m, WHERRY_CALL_OPEN, -mount);
 	result = make_journaled(c, mount, path + op->mount_length, index, &made);
 	if (result < 0 && op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)) {
-		result = host_journal_mark(c, index, WHERRY_JOURNAL_FOREIGN, 0);
+		result = host_journal_mark(c, index, WHERRY_JOURNAL_UNDONE, 0);
 		return result < 0 ? wherry_fail(m, WHERRY_CALL_WRITE, -result) : 0;
 	}
 	if (result < 0)

@@ -94,7 +94,7 @@ static int stop_processes(struct host_create *c)
 {
 	struct wherry_machine *m = &c->machine;
 	struct wherry_message message;
-	int result = host_kill_and_wait(c->launcher, c->launcher_pidfd, END_WAIT_MS), more;
+	int result = host_kill_and_reap(c->launcher, c->launcher_pidfd, END_WAIT_MS), more;
 
 	if (m->caller >= 0 && m->init_pidfd < 0 && fcntl(m->caller, F_SETFL, O_NONBLOCK) == 0) {
 		int fd = -1;
@@ -107,7 +107,7 @@ static int stop_processes(struct host_create *c)
 			wherry_close(&fd);
 		}
 	}
-	more = host_kill_and_wait(m->init, m->init_pidfd, END_WAIT_MS);
+	more = host_kill_and_reap(m->init, m->init_pidfd, END_WAIT_MS);
 	return result < 0 ? result : more;
 }
 
@@ -145,10 +145,8 @@ static int settle(struct host_create *c, int result)
 		return 0;
 	}
 	if (result == 0)
-		result = host_reap_launcher(c);
-	if (result < 0 && !c->failure.kind)
-		host_fail(c, c->machine.current, result);
-	if (result < 0)
+		host_reap_launcher(c); /* the commit has been sent: nothing can take it back */
+	else
 		undo(c);
 	return result;
 }

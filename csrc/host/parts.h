@@ -37,6 +37,7 @@ int host_connect(const char *path);   /* SOCK_STREAM; a path of any length */
 int host_send_fd(int socket, const void *data, size_t size, int fd);
 int host_parse_number(const char *text, uint64_t *value); /* decimal digits, then NUL or white space */
 int host_remove_tree(int parent, const char *name);       /* rm -r; no such file is no error */
+void host_hex(const uint8_t digest[32], char out[65]); /* facts.c */
 int64_t host_now_ms(void);
 void host_sleep_ms(uint32_t ms);
 /* Joins texts into `out`: the end, or NULL when it does not fit (out is then cut and useless). */
@@ -48,7 +49,8 @@ int host_boot_id(char out[40]);
 int host_process(pid_t pid, char *state, uint64_t *start_time); /* of /proc/PID/stat; -ESRCH */
 bool host_alive(pid_t pid, uint64_t start_time);                /* no zombie */
 int host_open_process(pid_t pid, uint64_t start_time);          /* pidfd, checked; -ESRCH */
-int host_kill_and_wait(pid_t pid, int pidfd, uint32_t wait_ms); /* SIGKILL, wait for the end, reap if it is our child; 0, -ETIMEDOUT */
+int host_kill_and_wait(int pidfd, uint32_t wait_ms);            /* SIGKILL, wait for the end; 0, -ETIMEDOUT. pidfd -1: nothing to do */
+int host_kill_and_reap(pid_t pid, int pidfd, uint32_t wait_ms); /* the same with a child of ours */
 size_t host_format_time(int64_t seconds, uint32_t nanoseconds, char out[40]);
 
 /* ---- claim.c */
@@ -69,6 +71,9 @@ bool host_cgroup_frozen(const char *path, bool v2);
 int host_cgroup_thaw(const char *path, bool v2);
 int host_cgroup_signal(const char *path, bool v2, int signal); /* every process, recursively */
 
+/* ---- verbs.c */
+bool host_same_boot(const struct host_container *c);
+
 /* ---- launch.c, serve.c, publish.c. Where one fails, c->failure is filled */
 int host_check_preserved(const struct host_create *c);
 int host_connect_sockets(struct host_create *c); /* console, pidfd, listener: before anything is made */
@@ -76,6 +81,6 @@ int host_run_step(struct host_create *c, uint32_t step); /* one operation of the
 int host_serve(struct host_create *c);           /* answers init until the commit (c->finished), or until the interlude (c->waiting) */
 int host_answer(struct host_create *c, uint32_t step, int result);
 int host_fail(struct host_create *c, uint32_t step, int result); /* returns `result` */
-int host_reap_launcher(struct host_create *c);   /* waits for it until the deadline */
+void host_reap_launcher(struct host_create *c);  /* waits for it until the deadline, then kills it */
 
 #endif

@@ -111,18 +111,22 @@ static int wait_for_end(int pidfd, uint32_t wait_ms)
 	}
 }
 
-/* Others in this process may reap too (a loop over wait(-1)), and a process that is no child of ours cannot be reaped: neither is an error. */
-int host_kill_and_wait(pid_t pid, int pidfd, uint32_t wait_ms)
+int host_kill_and_wait(int pidfd, uint32_t wait_ms)
 {
-	siginfo_t info;
-	int result;
-
 	if (pidfd < 0)
 		return 0;
 	if (sys_pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
 		return -errno;
-	result = wait_for_end(pidfd, wait_ms);
-	if (result < 0)
+	return wait_for_end(pidfd, wait_ms);
+}
+
+/* Others in this process may reap too (a loop over wait(-1)): that is no error. */
+int host_kill_and_reap(pid_t pid, int pidfd, uint32_t wait_ms)
+{
+	siginfo_t info;
+	int result = host_kill_and_wait(pidfd, wait_ms);
+
+	if (result < 0 || pidfd < 0)
 		return result;
 	if (TEMP_FAILURE_RETRY(waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED)) < 0 && errno == EINVAL && pid > 0)
 		(void)TEMP_FAILURE_RETRY(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG));

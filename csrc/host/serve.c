@@ -224,13 +224,11 @@ int host_serve(struct host_create *c)
 }
 
 /* It has nothing left to do once init has got its last step, but it is our child. */
-int host_reap_launcher(struct host_create *c)
+void host_reap_launcher(struct host_create *c)
 {
-	int status, result;
+	int status;
 
-	if (c->launcher_pidfd < 0)
-		return 0;
-	result = wherry_wait_child(c->launcher, c->launcher_pidfd, time_left(c), &status);
+	if (c->launcher_pidfd >= 0)
+		wherry_wait_child(c->launcher, c->launcher_pidfd, time_left(c), &status);
 	wherry_close(&c->launcher_pidfd);
-	return result == -ECHILD ? 0 : result;
 }

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The fingerprint of the host facts that the plan compiler reads. It holds for one boot and one place (user, capabilities, namespaces,
+ * cgroups); where anything of that differs, a cached plan has another name. Each part is hashed with its name and length, so that no two
+ * sets of parts can read alike.
+ */
+#include "parts.h"
+
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+enum { CHUNK = 8192 };
+
+static void add_part(struct sha256 *s, const char *name, const void *data, uint64_t size)
+{
+	sha256_add(s, name, strlen(name) + 1);
+	sha256_add(s, &size, sizeof(size));
+	sha256_add(s, data, size);
+}
+
+/* A file that is not there is a fact too: of length 0. */
+static int add_file(struct sha256 *s, const char *path)
+{
+	char text[CHUNK];
+	ssize_t got = host_read_file(AT_FDCWD, path, text, sizeof(text));
+
+	if (got < 0 && got != -ENOENT && got != -EACCES && got != -EPERM)
+		return (int)got;
+	add_part(s, path, text, got > 0 ? (uint64_t)got : 0);
+	return 0;
+}
+
+static void add_namespace(struct sha256 *s, const char *path)
+{
+	struct stat status = { .st_ino = 0 };
+	uint64_t identity[2] = { 0, 0 };
+
+	if (stat(path, &status) == 0) {
+		identity[0] = status.st_dev;
+		identity[1] = status.st_ino;
+	}
+	add_part(s, path, identity, sizeof(identity));
+}
+
+static void add_capabilities(struct sha256 *s)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[2] = { { 0, 0, 0 }, { 0, 0, 0 } };
+
+	sys_capget(&header, sets);
+	add_part(s, "capabilities", sets, sizeof(sets));
+}
+
+static void add_identity(struct sha256 *s)
+{
+	const uint32_t ids[] = { getuid(), geteuid(), getgid(), getegid() };
+	struct utsname name;
+
+	add_part(s, "build", wherry_build_id, WHERRY_BUILD_ID_SIZE);
+	add_part(s, "ids", ids, sizeof(ids));
+	if (uname(&name) == 0)
+		add_part(s, "release", name.release, strlen(name.release));
+	add_capabilities(s);
+}
+
+/* "... - cgroup2 cgroup2 rw": the filesystem's type follows the lone dash. */
+static bool is_cgroup_line(const char *line, size_t length)
+{
+	const char *dash = memmem(line, length, " - cgroup", 9);
+
+	return dash && dash + 9 < line + length && (dash[9] == ' ' || (dash[9] == '2' && dash[10] == ' '));
+}
+
+/* Mount and parent numbers change without meaning: what follows them is hashed. */
+static void add_line(struct sha256 *s, const char *line, size_t length)
+{
+	const char *end = line + length;
+
+	if (!is_cgroup_line(line, length))
+		return;
+	for (int fields = 0; fields < 2 && line < end; line++)
+		fields += *line == ' ';
+	add_part(s, "mount", line, (uint64_t)(end - line));
+}
+
+/* A line longer than the buffer is hashed in pieces or not at all: no cgroup mount has one. */
+static int add_mounts(struct sha256 *s)
+{
+	cleanup_fd int fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+	char text[CHUNK];
+	size_t filled = 0;
+	ssize_t got;
+
+	if (fd < 0)
+		return -errno;
+	while ((got = TEMP_FAILURE_RETRY(read(fd, text + filled, sizeof(text) - filled))) > 0) {
+		char *line = text, *newline;
+
+		filled += (size_t)got;
+		while ((newline = memchr(line, '\n', filled - (size_t)(line - text)))) {
+			add_line(s, line, (size_t)(newline - line));
+			line = newline + 1;
+		}
+		filled -= (size_t)(line - text);
+		memmove(text, line, filled);
+		if (filled == sizeof(text))
+			filled = 0;
+	}
+	return got < 0 ? -errno : 0;
+}
+
+void host_hex(const uint8_t digest[32], char out[65])
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (int i = 0; i < 32; i++) {
+		out[2 * i] = digits[digest[i] >> 4];
+		out[2 * i + 1] = digits[digest[i] & 15];
+	}
+	out[64] = 0;
+}
+
+int host_facts_key(char out[65])
+{
+	static const char *const namespaces[] = { "/proc/self/ns/user", "/proc/self/ns/mnt", "/proc/self/ns/pid", "/proc/self/ns/net",
+						  "/proc/self/ns/cgroup" };
+	static const char *const files[] = { "/proc/sys/kernel/random/boot_id", "/proc/self/cgroup", "/sys/kernel/security/lsm" };
+	uint8_t digest[32];
+	struct sha256 s;
+	int result;
+
+	sha256_begin(&s);
+	add_identity(&s);
+	for (size_t i = 0; i < WHERRY_LENGTH(namespaces); i++)
+		add_namespace(&s, namespaces[i]);
+	for (size_t i = 0; i < WHERRY_LENGTH(files); i++) {
+		result = add_file(&s, files[i]);
+		if (result < 0)
+			return result;
+	}
+	result = add_mounts(&s);
+	if (result < 0)
+		return result;
+	sha256_end(&s, digest);
+	host_hex(digest, out);
+	return 0;
+}
