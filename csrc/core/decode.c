@@ -283,7 +283,7 @@ static bool order_holds(struct progress *p, const struct wherry_op *op)
 {
 	if (p->executed)
 		return false;
-	if (p->published && op->executor == WHERRY_LAUNCHER)
+	if (p->published && op->executor != WHERRY_INIT)
 		return false;
 	switch (op->code) {
 	case OP_LAUNCH:

@@ -16,9 +16,9 @@ enum {
 
 /* What the walk remembers between steps. */
 struct walk {
-	uint32_t last_launcher, last_caller; /* the last step that is asked for; 0 = none */
-	bool announced;                      /* the launcher has told the caller of us */
-	bool silent;                         /* the caller knows what failed, or is gone */
+	uint32_t last_served; /* by the launcher; 0 = none */
+	bool announced;       /* the launcher has told the caller of us */
+	bool silent;          /* the caller knows what failed, or is gone */
 };
 
 /* ---- who runs what ----------------------------------------------------------------------------------------------------- */
@@ -30,14 +30,14 @@ bool wherry_served_by_launcher(const struct wherry_op *op)
 	return op->executor == WHERRY_LAUNCHER || (op->executor == WHERRY_INIT && op->code == OP_ATTACH_TASKS);
 }
 
-static void survey(const struct wherry_machine *m, struct walk *walk)
+uint32_t wherry_last_served(const struct wherry_code *code)
 {
-	for (uint32_t step = m->current + 1; step < m->code.steps; step++) {
-		if (wherry_served_by_launcher(m->code.step[step]))
-			walk->last_launcher = step;
-		if (m->code.step[step]->executor == WHERRY_CALLER)
-			walk->last_caller = step;
-	}
+	uint32_t step = code->steps;
+
+	while (step-- > 0 && code->step[step]->code != OP_CLONE)
+		if (wherry_served_by_launcher(code->step[step]))
+			return step;
+	return 0;
 }
 
 /* ---- waits -------------------------------------------------------------------------------------------------------------- */
@@ -137,7 +137,7 @@ static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step
 	struct wherry_message done;
 	int error = await_announcement(m, walk);
 
-	if (!error)
+	if (!error && m->requested != step) /* OP_SECCOMP's helper has asked for a listener already */
 		error = wherry_send(m->caller, &run, request_fd(m, op));
 	if (!error)
 		error = receive_from_caller(m, &done);
@@ -196,6 +196,8 @@ static int run_any(struct wherry_machine *m, struct walk *walk, uint32_t step)
 	m->failed_value = 0;
 	if (op->code == OP_PUBLISH)
 		error = feel_signals(m);
+	if (op->code == OP_SECCOMP) /* its helper speaks to the caller, and init may not be able to any more */
+		error = await_announcement(m, walk);
 	if (error)
 		return error;
 	switch ((enum wherry_executor)op->executor) {
@@ -220,21 +222,19 @@ static int hide_after_maps(struct wherry_machine *m)
 static int settle(struct wherry_machine *m, struct walk *walk, uint32_t step)
 {
 	uint16_t code = m->code.step[step]->code;
-	int error = 0;
 
-	if (code == OP_WRITE_MAPS)
-		error = hide_after_maps(m);
-	if (code == OP_PUBLISH)
-		m->published = true;
-	if (walk->announced && step >= walk->last_launcher)
+	if (walk->announced && step >= walk->last_served)
 		wherry_close(&m->helper);
-	if (m->published && step == walk->last_caller) {
-		wherry_close(&m->caller);
-		/* cgroup directories of the host among them: a created container holds its fifos and nothing else */
-		for (uint16_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
-			wherry_set_register(m, i, -1);
-	}
-	return error;
+	if (code == OP_WRITE_MAPS)
+		return hide_after_maps(m);
+	if (code != OP_PUBLISH)
+		return 0;
+	m->published = true;
+	wherry_close(&m->caller);
+	/* cgroup directories of the host among them: a created container holds its fifos and nothing else */
+	for (uint16_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
+		wherry_set_register(m, i, -1);
+	return 0;
 }
 
 /* To the caller as long as it listens, then to whoever starts the container. */
@@ -244,7 +244,7 @@ static void report_failure(struct wherry_machine *m, struct walk *walk, int erro
 		.kind = WHERRY_FAILED, .step = m->current, .error = -error, .call = m->failed_call, .value = m->failed_value,
 	};
 
-	if (m->caller < 0) {
+	if (m->published) {
 		wherry_write_all(m->result_fifo, &failure, sizeof(failure));
 		return;
 	}
@@ -266,10 +266,9 @@ static int begin(struct wherry_machine *m)
 
 int wherry_init_main(struct wherry_machine *m, int error)
 {
-	struct walk walk = { 0 };
+	struct walk walk = { .last_served = wherry_last_served(&m->code) };
 	uint32_t step = m->current + 1;
 
-	survey(m, &walk);
 	if (!error)
 		error = begin(m);
 	for (; !error && step < m->code.steps; step++) {

@@ -8,7 +8,9 @@
 
 #include <linux/capability.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 enum { FAILED = 1 };
 
@@ -68,8 +70,11 @@ static void keep_writing_end(struct wherry_machine *m)
 	char path[32];
 	int fd = open(wherry_fd_path(m->result_fifo, path), O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
+	/* no procfs, or a number that a preserved descriptor has left free: both ends do as well */
+	if (fd < 3 + (int)m->preserve_fds)
+		wherry_close(&fd);
 	if (fd < 0)
-		return; /* no procfs: both ends do as well */
+		return;
 	wherry_close(&m->result_fifo);
 	m->result_fifo = fd;
 }
@@ -88,7 +93,7 @@ static int settle_descriptors(struct wherry_machine *m)
 	if (error)
 		return wherry_fail(m, WHERRY_CALL_CLOSE_RANGE, -error);
 	for (int i = 0; i < registers; i++)
-		if (fcntl(WHERRY_FD_FIRST_REGISTER + i, F_GETFD) >= 0)
+		if (fcntl(WHERRY_FD_FIRST_REGISTER + i, F_GETFD) >= 0) /* else it is empty */
 			m->registers[i] = WHERRY_FD_FIRST_REGISTER + i;
 	if (preserved) {
 		error = place_preserved(m, first, preserved);
@@ -103,8 +108,8 @@ static int settle_descriptors(struct wherry_machine *m)
 
 /* Who may look into any process of its user namespace loses nothing by being hidden itself: its /proc files belong to its own root,
  * and the checks of setns and of the maps pass by capability. All others must stay dumpable until init's maps are written: the
- * kernel refuses newuidmap, uid_map and setns on a hidden process of an ordinary user. */
-static bool may_hide(void)
+ * kernel refuses newuidmap and uid_map on a hidden process of an ordinary user. Before any setns everybody hides. */
+static bool may_hide_at_once(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct sets[2];
@@ -117,13 +122,150 @@ static int hide(struct wherry_machine *m)
 	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ? wherry_fail_errno(m, WHERRY_CALL_DUMPABLE) : 0;
 }
 
+/* ---- serving init ------------------------------------------------------------------------------------------------------------ */
+
+/* Sources are opened in init's mount namespace, with the host's credentials. In the host's own namespace the clones would not carry
+ * the locks that keep a container's root from clearing ro and nosuid of the host's mounts; with init's credentials the kernel
+ * refuses to go below a directory that only the host's root may enter. */
+static int enter_mounts(struct wherry_machine *m)
+{
+	static bool entered;
+	int error;
+
+	if (entered)
+		return 0;
+	error = hide(m);
+	if (error)
+		return error;
+	if (setns(m->init_pidfd, CLONE_NEWNS) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_SETNS);
+	entered = true;
+	return 0;
+}
+
+static int serve_step(struct wherry_machine *m, uint32_t step)
+{
+	int error = 0;
+
+	m->current = step;
+	m->failed_value = 0;
+	if (m->code.step[step]->code == OP_OPEN_TREE)
+		error = enter_mounts(m);
+	return error ? error : wherry_run_step(m, step);
+}
+
+/* The descriptor that travels with the answer. */
+static int produced(const struct wherry_machine *m, uint32_t step)
+{
+	const struct wherry_op *op = m->code.step[step];
+
+	return op->code == OP_OPEN_TREE ? m->registers[((const struct wherry_op_open_tree *)op)->out] : -1;
+}
+
+static int answer_init(struct wherry_machine *m, uint32_t step)
+{
+	int error = serve_step(m, step);
+	const struct wherry_message done = {
+		.kind = error ? WHERRY_FAILED : WHERRY_DONE, .step = step, .error = -error,
+		.call = error ? m->failed_call : WHERRY_CALL_NONE, .value = error ? m->failed_value : 0,
+	};
+
+	return wherry_send(m->helper, &done, error ? -1 : produced(m, step));
+}
+
+/* Until init has no more steps for us, or is gone. Steps come once and in order: anything else ends the service. */
+static int serve_init(struct wherry_machine *m)
+{
+	uint32_t last = wherry_last_served(&m->code), next = 0;
+
+	while (next <= last) {
+		struct wherry_message request;
+		int error = wherry_receive(m->helper, &request, NULL);
+
+		if (error == -EPIPE)
+			return 0;
+		if (error || request.kind != WHERRY_RUN || request.step < next || request.step > last ||
+		    !wherry_served_by_launcher(m->code.step[request.step]))
+			return FAILED;
+		next = request.step + 1;
+		if (answer_init(m, request.step))
+			return FAILED;
+	}
+	return 0;
+}
+
+/* ---- a server of its own ---------------------------------------------------------------------------------------------------------- */
+
+/* Who joins a user namespace gives up the host's credentials, and what init will ask for needs them. So before that the launcher leaves
+ * a process behind that serves in its place; when init exists, it gets init's pid and pidfd and our end of init's socket. */
+static struct {
+	pid_t pid;  /* 0 = none */
+	int socket;
+} server = { .socket = -1 };
+
+static int receive_init(struct wherry_machine *m, int socket)
+{
+	struct wherry_message message;
+	int error = wherry_receive(socket, &message, &m->init_pidfd);
+
+	m->init = error ? 0 : (pid_t)message.value;
+	return error ? error : wherry_receive(socket, &message, &m->helper);
+}
+
+static int serve_in_place(struct wherry_machine *m, int socket)
+{
+	int error;
+
+	wherry_close(&m->caller);
+	wherry_close(&m->start_fifo);
+	wherry_close(&m->result_fifo);
+	error = receive_init(m, socket);
+	if (error)
+		return error == -EPIPE ? 0 : FAILED; /* the launcher has failed, and says so itself */
+	return serve_init(m);
+}
+
+static int leave_server(struct wherry_machine *m)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD };
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
+	server.pid = sys_clone3(&args, sizeof(args));
+	if (server.pid < 0 && (errno == ENOSYS || errno == EPERM))
+		server.pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+	if (server.pid < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_FORK);
+	close(pair[server.pid ? 1 : 0]);
+	if (!server.pid)
+		_exit(serve_in_place(m, pair[1]));
+	server.socket = pair[0];
+	return 0;
+}
+
+/* The launcher stays until the server has ended: there is one process to wait for, not two. */
+static int hand_over_init(struct wherry_machine *m)
+{
+	const struct wherry_message launched = { .kind = WHERRY_LAUNCHED, .value = (uint64_t)m->init };
+	int error = wherry_send(server.socket, &launched, m->init_pidfd);
+	int status = 0;
+
+	if (!error)
+		error = wherry_send(server.socket, &launched, m->helper);
+	wherry_close(&m->helper);
+	wherry_close(&server.socket);
+	if (TEMP_FAILURE_RETRY(waitpid(server.pid, &status, 0)) < 0 || error || status)
+		return FAILED;
+	return 0;
+}
+
 /* ---- before the clone ------------------------------------------------------------------------------------------------------- */
 
-/* The failure of the launcher itself, or what it found in the plan. */
-static int report_failure(struct wherry_machine *m, uint32_t step, int error, uint64_t value)
+static int report_failure(struct wherry_machine *m, int error, uint64_t value)
 {
 	const struct wherry_message failure = {
-		.kind = WHERRY_FAILED, .step = step, .error = -error, .call = m->failed_call, .value = value,
+		.kind = WHERRY_FAILED, .step = m->current, .error = -error, .call = m->failed_call, .value = value,
 	};
 
 	wherry_send(m->caller, &failure, -1);
@@ -139,19 +281,24 @@ static uint32_t step_after_launch(const struct wherry_code *code)
 	return step + 1;
 }
 
+static int join(struct wherry_machine *m, uint32_t step)
+{
+	const struct wherry_op_join *op = (const void *)m->code.step[step];
+	int error = hide(m);
+
+	if (!error && op->type == CLONE_NEWUSER && wherry_last_served(&m->code))
+		error = leave_server(m);
+	return error ? error : wherry_run_step(m, step);
+}
+
 /* Its own operations, to OP_CLONE and with it: there init begins, in a copy of this process, and does not come back. */
-static int run_until_clone(struct wherry_machine *m, bool hidden)
+static int run_until_clone(struct wherry_machine *m)
 {
 	for (uint32_t step = step_after_launch(&m->code); step < m->code.steps; step++) {
-		int error = 0;
+		int error;
 
 		m->current = step;
-		if (!hidden && m->code.step[step]->code == OP_JOIN) {
-			error = hide(m);
-			hidden = true;
-		}
-		if (!error)
-			error = wherry_run_step(m, step);
+		error = m->code.step[step]->code == OP_JOIN ? join(m, step) : wherry_run_step(m, step);
 		if (error)
 			return error;
 		if (m->code.step[step]->code == OP_CLONE)
@@ -159,8 +306,6 @@ static int run_until_clone(struct wherry_machine *m, bool hidden)
 	}
 	return -WHERRY_BAD_PLAN; /* nothing to clone */
 }
-
-/* ---- after it ------------------------------------------------------------------------------------------------------------------ */
 
 /* The caller learns of init, and then init that the caller has: nothing that init says may arrive before. */
 static int announce_init(struct wherry_machine *m)
@@ -178,102 +323,28 @@ static int announce_init(struct wherry_machine *m)
 	return error;
 }
 
-/* The last step that init may ask us for; 0 = none. */
-static uint32_t last_served(const struct wherry_machine *m)
-{
-	for (uint32_t step = m->code.steps; step-- > m->current + 1;)
-		if (wherry_served_by_launcher(m->code.step[step]))
-			return step;
-	return 0;
-}
-
-/* Sources are opened in init's mount namespace, with the host's credentials. In the host's own namespace the clones would not carry
- * the locks that keep a container's root from clearing ro and nosuid of the host's mounts; with init's credentials the kernel
- * refuses to go below a directory that only the host's root may enter. An ordinary user needs init's user namespace for it. */
-static int join_mounts(struct wherry_machine *m)
-{
-	static bool joined;
-
-	if (joined)
-		return 0;
-	if (setns(m->init_pidfd, CLONE_NEWNS) < 0 && (errno != EPERM || setns(m->init_pidfd, CLONE_NEWUSER | CLONE_NEWNS) < 0))
-		return wherry_fail_errno(m, WHERRY_CALL_SETNS);
-	joined = true;
-	return 0;
-}
-
-static bool opens_trees(const struct wherry_machine *m)
-{
-	for (uint32_t step = m->current + 1; step < m->code.steps; step++)
-		if (m->code.step[step]->code == OP_OPEN_TREE && m->code.step[step]->executor == WHERRY_LAUNCHER)
-			return true;
-	return false;
-}
-
-static int serve_step(struct wherry_machine *m, uint32_t step, bool hidden)
-{
-	int error;
-
-	m->current = step;
-	if (m->code.step[step]->code == OP_OPEN_TREE) {
-		error = join_mounts(m);
-		if (error)
-			return error;
-	}
-	error = wherry_run_step(m, step);
-	if (error || hidden || m->code.step[step]->code != OP_WRITE_MAPS)
-		return error;
-	/* init hides itself as soon as it has its maps: whoever cannot look into a hidden process joins it now */
-	error = hide(m);
-	return error || !opens_trees(m) ? error : join_mounts(m);
-}
-
-static int produced(const struct wherry_machine *m, uint32_t step)
-{
-	const struct wherry_op *op = m->code.step[step];
-
-	return op->code == OP_OPEN_TREE ? m->registers[((const struct wherry_op_open_tree *)op)->out] : -1;
-}
-
-static int answer(struct wherry_machine *m, uint32_t step, bool hidden)
-{
-	int error = serve_step(m, step, hidden);
-	const struct wherry_message done = {
-		.kind = error ? WHERRY_FAILED : WHERRY_DONE, .step = step, .error = -error,
-		.call = error ? m->failed_call : WHERRY_CALL_NONE, .value = error ? m->failed_value : 0,
-	};
-
-	return wherry_send(m->helper, &done, error ? -1 : produced(m, step));
-}
-
-/* Until init has no more steps for us, or is gone. Steps come once and in order: anything else ends the service. */
-static int serve_init(struct wherry_machine *m, bool hidden)
-{
-	uint32_t last = last_served(m), next = m->current + 1;
-
-	while (next <= last) {
-		struct wherry_message request;
-		int error = wherry_receive(m->helper, &request, NULL);
-
-		if (error == -EPIPE)
-			return 0;
-		if (error || request.kind != WHERRY_RUN || request.step < next || request.step > last ||
-		    !wherry_served_by_launcher(m->code.step[request.step]))
-			return FAILED;
-		next = request.step + 1;
-		if (answer(m, request.step, hidden))
-			return FAILED;
-	}
-	return 0;
-}
-
 /* ---- the role ------------------------------------------------------------------------------------------------------------------ */
+
+static int prepare(struct wherry_machine *m, uint64_t *where)
+{
+	int error = wherry_reset_signals();
+
+	*where = 0;
+	if (error)
+		return wherry_fail(m, WHERRY_CALL_SIGNAL, -error);
+	error = may_hide_at_once() ? hide(m) : 0;
+	if (!error)
+		error = read_launch(m, where);
+	if (error)
+		return error;
+	m->current = step_after_launch(&m->code) - 1;
+	return settle_descriptors(m);
+}
 
 int wherry_launcher_main(void)
 {
 	static struct wherry_machine machine;
 	struct wherry_machine *m = &machine;
-	bool hidden = may_hide();
 	uint64_t where;
 	int error;
 
@@ -282,22 +353,13 @@ int wherry_launcher_main(void)
 	m->helper = m->init_pidfd = m->rootfs = m->pending_fd = -1;
 	for (size_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
 		m->registers[i] = -1;
-	error = wherry_reset_signals();
+	error = prepare(m, &where);
 	if (error)
-		return report_failure(m, 0, wherry_fail(m, WHERRY_CALL_SIGNAL, -error), 0);
-	error = hidden ? hide(m) : 0;
+		return report_failure(m, error, where);
+	error = run_until_clone(m);
 	if (error)
-		return report_failure(m, 0, error, 0);
-	error = read_launch(m, &where);
-	if (error)
-		return report_failure(m, 0, error, where);
-	m->current = step_after_launch(&m->code) - 1;
-	error = settle_descriptors(m);
-	if (!error)
-		error = run_until_clone(m, hidden);
-	if (error)
-		return report_failure(m, m->current, error, m->failed_value);
+		return report_failure(m, error, m->failed_value);
 	if (announce_init(m))
 		return FAILED;
-	return serve_init(m, hidden);
+	return server.pid ? hand_over_init(m) : serve_init(m);
 }

@@ -49,12 +49,7 @@ int op_join(struct wherry_machine *m, const struct wherry_op_join *op)
 	return 0;
 }
 
-int op_unshare(struct wherry_machine *m, const struct wherry_op_unshare *op)
-{
-	return syscall(SYS_unshare, (unsigned long)op->flags) < 0 ? wherry_fail_errno(m, WHERRY_CALL_UNSHARE) : 0;
-}
-
-/* ---- time ---------------------------------------------------------------------------------------------------------------- */
+/* ---- unsharing, and time ------------------------------------------------------------------------------------------------ */
 
 static int write_offsets(const char *lines)
 {
@@ -83,10 +78,22 @@ static int enter_time(struct wherry_machine *m)
 	return setns(fd, CLONE_NEWTIME) < 0 ? wherry_fail_errno(m, WHERRY_CALL_SETNS) : 0;
 }
 
+/* A new time namespace without offsets is entered at once; with offsets, once they are written. */
+int op_unshare(struct wherry_machine *m, const struct wherry_op_unshare *op)
+{
+	const struct wherry_op *next = m->code.step[m->current + 1];
+
+	if (syscall(SYS_unshare, (unsigned long)op->flags) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_UNSHARE);
+	if (!(op->flags & CLONE_NEWTIME) || m->executor != WHERRY_INIT || (next && next->code == OP_TIME_OFFSETS))
+		return 0;
+	return enter_time(m);
+}
+
 int op_time_offsets(struct wherry_machine *m, const struct wherry_op_time_offsets *op)
 {
 	const char *lines = wherry_text(&m->code, op->lines);
-	int result = *lines ? write_offsets(lines) : 0;
+	int result = write_offsets(lines);
 
 	if (result < 0 && errno == EACCES && m->executor == WHERRY_INIT)
 		result = write_offsets_shown(lines);
@@ -173,6 +180,8 @@ int op_attach_tasks(struct wherry_machine *m, const struct wherry_op_attach_task
 	char pid[24] = "0";
 	size_t length = m->executor == WHERRY_LAUNCHER ? wherry_decimal((uint64_t)m->init, pid) : 1;
 
+	if (m->registers[op->tasks] < 0) /* there was no permission for a cgroup, and none was asked for */
+		return 0;
 	if (TEMP_FAILURE_RETRY(write(m->registers[op->tasks], pid, length)) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_WRITE);
 	wherry_set_register(m, op->tasks, -1);

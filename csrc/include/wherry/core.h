@@ -77,6 +77,7 @@ int wherry_launcher_main(void);                               /* role launcher o
 /* init, straight after clone; `error` is what already failed. Never returns 0. It makes a session of its own (setsid) before the first step: OP_CONSOLE finds a session leader. */
 int wherry_init_main(struct wherry_machine *m, int error);
 bool wherry_served_by_launcher(const struct wherry_op *op);   /* after the clone: may init ask the launcher for it? */
+uint32_t wherry_last_served(const struct wherry_code *code);  /* the last such step; 0 = none */
 void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd); /* closes what was in it */
 int wherry_close_from(int first);                             /* close_range, or a walk of /proc/self/fd where refused */
 int wherry_cloexec_from(int first);                           /* the same, but marks them close-on-exec */
