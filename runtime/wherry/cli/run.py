@@ -21,7 +21,7 @@ WITHOUT_CONFIG: "dict[str, int | str]" = {
     "workdir": TEXT,
     "user": TEXT,
     "hostname": TEXT,
-    "read-only": BOOL,
+    "writable": BOOL,
     "network": TEXT,
     "tty": BOOL,
     "t": "tty",

@@ -187,11 +187,11 @@ def signal_number(text: str) -> int:
         import _signal  # type: ignore[import-not-found]
 
         sign = "-" if "-" in text else "+"
-        name, _, offset = text.upper().removeprefix("SIG").partition(sign)
+        name, given, offset = text.upper().removeprefix("SIG").partition(sign)
         number = 0 if "_" in name else getattr(_signal, f"SIG{name}", 0)
-        if offset.isdecimal() and name in ("RTMIN", "RTMAX"):
+        if given and offset.isdecimal() and name in ("RTMIN", "RTMAX"):
             number += int(sign + offset)
-        elif offset or not number:
+        elif given or not number:
             number = -1
     if not 0 <= number <= 64:
         raise UsageError(f'unknown signal "{text}"', code="WHERRY-USAGE-SIGNAL")

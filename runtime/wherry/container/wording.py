@@ -61,7 +61,8 @@ def _call(failure: Failure) -> str:
 
 def _step_error(failure: Failure, step: "Step | None") -> WherryError:
     code, words = _BY_NUMBER.get(failure.error, ("WHERRY-LAUNCH-STEP", os_text(failure)))
-    words = words.replace("{value}", str(failure.value)).replace("{call}", failure.call.lower()).replace("{status}", wait_status(failure.value))
+    for slot, fill in (("{value}", str(failure.value)), ("{call}", failure.call.lower()), ("{status}", wait_status(failure.value))):
+        words = words.replace(slot, fill)
     if step is not None and step.text:
         words = f"{step.text}: {words}"
     elif failure.call != "NONE" and code == "WHERRY-LAUNCH-STEP":
@@ -89,16 +90,21 @@ def _program_error(failure: Failure, step: "Step | None") -> "WherryError | None
 
 
 def program_error(failure: Failure, program: str, place: str) -> WherryError:
+    code, remedy = "WHERRY-LAUNCH-STEP", None
+    if failure.error in (constants.WHERRY_PROGRAM_NOT_FOUND, ENOENT):
+        code = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND"
+        remedy = CODES[code].remedy
     if failure.error == constants.WHERRY_PROGRAM_NOT_FOUND:
-        text, code = "executable file not found in $PATH: No such file or directory", "WHERRY-LAUNCH-PROGRAM-NOT-FOUND"
+        text = "executable file not found in $PATH: No such file or directory"
     elif failure.error == ENOENT:
-        text, code = f"stat {program}: no such file or directory", "WHERRY-LAUNCH-PROGRAM-NOT-FOUND"
+        text = f"stat {program}: no such file or directory"
     elif failure.error == EISDIR:
-        text, code = "is a directory: permission denied", "WHERRY-LAUNCH-STEP"
+        text = "is a directory: permission denied"
     else:
-        text, code = os_text(failure), "WHERRY-LAUNCH-STEP"
-    remedy = CODES[code].remedy if code != "WHERRY-LAUNCH-STEP" else "it must be a file with x permission" if failure.error == EACCES else None
-    return LaunchError(f'exec: "{program}": {text}', code=code, pointer=place or None, remedy=remedy, call=failure.call, errno=failure.error)
+        text = os_text(failure)
+        remedy = "it must be a file that may be executed" if failure.error == EACCES else None
+    message = f'exec: "{program}": {text}'
+    return LaunchError(message, code=code, pointer=place or None, remedy=remedy, call=failure.call, errno=failure.error)
 
 
 def _hook_error(failure: Failure, step: "Step | None") -> "WherryError | None":
