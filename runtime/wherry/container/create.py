@@ -157,7 +157,12 @@ def launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
 def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> WherryError:
     from wherry.container.wording import explain
 
-    return explain(failure, prepared.plan, options.verb)
+    error = explain(failure, prepared.plan, options.verb)
+    if prepared.flags & constants.WHERRY_PLAN_POSTSTOP:
+        from wherry.container.hooks import poststop_after_failed_create
+
+        error.also += poststop_after_failed_create(failure, prepared, options)
+    return error
 
 
 def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:

@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from wherry.container.create import Prepared
+    from wherry.container.options import CreateOptions
     from wherry.oci.model import Hook
 
 
@@ -83,21 +85,37 @@ def end(container: Container, error: WherryError) -> None:
     except (OSError, WherryError) as other:
         error.also.append(other if isinstance(other, WherryError) else HookError(os_text(other)))
     if finish is not None:
-        error.also += [HookError(warning) for warning in finish()]
+        error.also += finish()
 
 
-def prepare_poststop(container: Container) -> "Callable[[], list[str]]":
-    """Reads all that the hooks need while it is still there. Call the result once the container is removed: it returns warnings."""
+def prepare_poststop(container: Container) -> "Callable[[], list[HookError]]":
+    """Reads all that the hooks need while it is still there. Call the result once the container is removed."""
     hooks = hooks_of(container, "poststop")
     state = container.head + b"0" + container.middle + b"stopped" + container.tail
+    return lambda: _poststop(hooks, state)
 
-    def run() -> "list[str]":
-        warnings = []
-        for index, hook in enumerate(hooks):
-            try:
-                run_hook(hook, "poststop", index, state)
-            except HookError as error:
-                warnings.append(str(error))
-        return warnings
 
-    return run
+def _poststop(hooks: "list[Hook]", state: bytes) -> "list[HookError]":
+    """All of them are run; returns what failed."""
+    errors = []
+    for index, hook in enumerate(hooks):
+        try:
+            run_hook(hook, "poststop", index, state)
+        except HookError as error:
+            errors.append(error)
+    return errors
+
+
+def poststop_after_failed_create(failure: Failure, prepared: "Prepared", options: "CreateOptions") -> "list[HookError]":
+    """What the hooks of create have made, those of poststop remove: where one had its turn, these have theirs."""
+    from json import dumps
+
+    from wherry.oci.state import document
+    from wherry.plan.describe import steps
+
+    hook_steps = [index for index, step in enumerate(steps(prepared.plan)) if step.name == "OP_HOOK"]
+    if not hook_steps or failure.step < hook_steps[0]:
+        return []
+    config = load(prepared.config)
+    hooks: "list[Hook]" = config["hooks"]["poststop"]
+    return _poststop(hooks, dumps(document(config, options.id, "stopped", 0, options.bundle)).encode())

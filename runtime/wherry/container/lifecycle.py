@@ -129,23 +129,21 @@ def _delete(container: Container, id: str, force: bool) -> "list[str]":
         # before the lock: who holds it may be waiting for this very process
         _ignore_missing(container, _SIGKILL)
     lock(container, "delete", id)
-    if posix.fstat(container.directory).st_nlink == 0:
-        if force:
-            return []
-        raise not_found(id)
     status = STATUS[container.status()]
     if status in ("running", "paused") and not force:
         raise refused("delete", status, id)
-    # holding the lock: whoever was creating or deleting it is dead, and the journal says how far it came
-    poststop = container.flags & constants.WHERRY_PLAN_POSTSTOP and container.record_status == constants.WHERRY_RECORD_PUBLISHED
-    if not poststop:
+    if container.record_status != constants.WHERRY_RECORD_PUBLISHED:
+        # the lock is ours: whoever was creating or deleting it is dead, and the journal says how far it came
+        container.destroy(kill_first=True)
+        return []
+    if not container.flags & constants.WHERRY_PLAN_POSTSTOP:
         container.destroy(kill_first=status != "stopped")
         return []
     from wherry.container.hooks import prepare_poststop
 
     run_hooks = prepare_poststop(container)
     container.destroy(kill_first=status != "stopped")
-    return run_hooks()
+    return [str(error) for error in run_hooks()]
 
 
 def _ignore_missing(container: Container, number: int) -> None:
@@ -161,6 +159,8 @@ def lock(container: Container, verb: str, id: str, wait_ms: int = LOCK_WAIT_MS) 
     except BlockingIOError:
         message = f'cannot {verb} container "{id}": another command works on it'
         raise StateError(message, code="WHERRY-STATE-BUSY", remedy="try again when it has ended", id=id) from None
+    except FileNotFoundError:  # deleted while we waited
+        raise not_found(id) from None
 
 
 def stop(container: Container) -> None:
