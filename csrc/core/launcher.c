@@ -338,7 +338,10 @@ static int prepare(struct wherry_machine *m, uint64_t *where)
 	if (error)
 		return error;
 	m->current = step_after_launch(&m->code) - 1;
-	return settle_descriptors(m);
+	error = settle_descriptors(m);
+	if (!error)
+		rootfs_stand(m); /* now, with the host's credentials: a joined user namespace takes them away */
+	return error;
 }
 
 int wherry_launcher_main(void)
