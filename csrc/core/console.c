@@ -53,17 +53,24 @@ static int open_master(struct wherry_machine *m)
 		return wherry_fail_errno(m, WHERRY_CALL_PTY);
 	if (!is_ptmx(master))
 		return wherry_fail(m, WHERRY_CALL_PTY, ENODEV);
+	if (wherry_lift(&master, STDERR_FILENO + 1) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_DUP);
 	return wherry_steal(&master);
 }
 
 static int open_slave(struct wherry_machine *m, int master)
 {
-	int unlocked = 0, slave;
+	cleanup_fd int slave = -1;
+	int unlocked = 0;
 
 	if (ioctl(master, TIOCSPTLCK, &unlocked) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_PTY);
 	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	return slave < 0 ? wherry_fail_errno(m, WHERRY_CALL_PTY) : slave;
+	if (slave < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_PTY);
+	if (wherry_lift(&slave, STDERR_FILENO + 1) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_DUP);
+	return wherry_steal(&slave);
 }
 
 static int set_up_slave(struct wherry_machine *m, const struct wherry_op_console *op, int slave)
@@ -82,8 +89,8 @@ static int open_console_target(struct wherry_machine *m)
 {
 	const char *name = NULL;
 	cleanup_fd int parent = securepath_parent(m->rootfs, "dev/console", &name), made = -1;
+	cleanup_fd int target = -1;
 	struct stat file;
-	int target;
 
 	if (parent < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, -parent);
@@ -91,12 +98,13 @@ static int open_console_target(struct wherry_machine *m)
 	if (made < 0 && errno != EEXIST)
 		return wherry_fail_errno(m, WHERRY_CALL_OPEN);
 	target = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (target < 0)
+	if (target < 0 || fstat(target, &file) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_OPEN);
-	if (fstat(target, &file) == 0 && !S_ISLNK(file.st_mode))
-		return target;
-	close(target);
-	return wherry_fail(m, WHERRY_CALL_OPEN, WHERRY_SYMLINK_REFUSED);
+	if (S_ISLNK(file.st_mode))
+		return wherry_fail(m, WHERRY_CALL_OPEN, WHERRY_SYMLINK_REFUSED);
+	if (S_ISDIR(file.st_mode))
+		return wherry_fail(m, WHERRY_CALL_OPEN, EISDIR);
+	return wherry_steal(&target);
 }
 
 static int mount_console(struct wherry_machine *m, int slave)
@@ -121,7 +129,7 @@ static int take_stdio(struct wherry_machine *m, int slave)
 	if (ioctl(slave, TIOCSCTTY, 0) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_PTY);
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fd != slave && dup2(slave, fd) < 0)
+		if (dup2(slave, fd) < 0)
 			return wherry_fail_errno(m, WHERRY_CALL_DUP);
 	return 0;
 }
@@ -141,8 +149,6 @@ int op_console(struct wherry_machine *m, const struct wherry_op_console *op)
 		result = mount_console(m, slave);
 	if (result == 0)
 		result = take_stdio(m, slave);
-	if (slave <= STDERR_FILENO)
-		wherry_steal(&slave); /* stdio was closed, and this is it now */
 	if (result == 0)
 		m->pending_fd = wherry_steal(&master);
 	return result;

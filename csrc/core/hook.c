@@ -72,21 +72,6 @@ static int child_main(void *argument)
 
 /* ---- starting -------------------------------------------------------------------------------------------------------- */
 
-/* Moves a descriptor above stdio: a caller with a closed stdin gets 0 from pipe2(), and the child's dup2 would overwrite it. */
-static int lift(int *fd)
-{
-	int above;
-
-	if (*fd > STDERR_FILENO)
-		return 0;
-	above = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (above < 0)
-		return -1;
-	wherry_close(fd);
-	*fd = above;
-	return 0;
-}
-
 static int open_pipe(int *input, int *output)
 {
 	int ends[2];
@@ -95,7 +80,7 @@ static int open_pipe(int *input, int *output)
 		return -1;
 	*input = ends[0];
 	*output = ends[1];
-	if (lift(input) < 0 || lift(output) < 0)
+	if (wherry_lift(input, STDERR_FILENO + 1) < 0 || wherry_lift(output, STDERR_FILENO + 1) < 0)
 		return -1;
 	/* only our end: O_NONBLOCK belongs to the open file, and the two ends of a pipe are two of them */
 	return fcntl(*output, F_SETFL, O_NONBLOCK);

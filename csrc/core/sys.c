@@ -18,6 +18,20 @@ enum { KERNEL_SIGSET_SIZE = 8 };
 
 /* ---- helpers ------------------------------------------------------------------------------------------------------- */
 
+int wherry_lift(int *fd, int floor)
+{
+	int above;
+
+	if (*fd >= floor)
+		return 0;
+	above = fcntl(*fd, F_DUPFD_CLOEXEC, floor);
+	if (above < 0)
+		return -1;
+	wherry_close(fd);
+	*fd = above;
+	return 0;
+}
+
 size_t wherry_decimal(uint64_t value, char *out)
 {
 	char digits[20];

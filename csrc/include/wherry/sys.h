@@ -65,6 +65,9 @@ static inline int wherry_steal(int *fd)
 	return taken;
 }
 
+/* Moves a descriptor that is below `floor` to there or above, close-on-exec: a process with closed stdio gets 0, 1 or 2 from open(), and
+ * a later dup2 would overwrite it. 0, or -1 and errno. */
+int wherry_lift(int *fd, int floor);
 /* Decimal digits of `value`, NUL-terminated. Returns the length. `out` holds at least 21 bytes. */
 size_t wherry_decimal(uint64_t value, char *out);
 /* "/proc/self/fd/N". `out` holds at least 32 bytes. Returns `out`. */
