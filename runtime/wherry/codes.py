@@ -68,7 +68,7 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         "ROOT": ("the document is not an object", "a configuration begins with {"),
     },
     ("CONFIG", "INVALID_ARGUMENT"): {
-        "VALUE": ("a value that the specification does not allow at this place", "see the message"),
+        "VALUE": ("a value that the specification does not allow at this place", "the message says what is allowed there"),
         "TYPE": ("a value of the wrong JSON type", "give the type that the message names"),
         "REQUIRED": ("a required property is missing", "add it"),
         "RANGE": ("a number outside of its range", "give one within the range that the message names"),
@@ -82,18 +82,33 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         "MISSING-NAMESPACE": ("a value needs a namespace that the container does not have", "add the namespace to /linux/namespaces"),
         "PATH": ("a path that must be absolute, or stay inside its directory", "write the whole path"),
         "VERSION": ("an ociVersion that wherry does not know", "use a 1.x version"),
-        "MAPPINGS": ("id mappings that do not fit together", "see the message"),
-        "MOUNT": ("a mount that cannot be made as it is written", "see the message"),
+        "MAPPINGS": (
+            "id mappings that do not fit together",
+            "give uidMappings and gidMappings together, without overlaps, and a user namespace for those in /linux",
+        ),
+        "MOUNT": (
+            "a mount that cannot be made as it is written",
+            "give a type, or the option bind or rbind with a source; keep filesystem options off bind mounts",
+        ),
         "SYSCTL": ("a sysctl that is not confined to the container", "remove it, or give the container the namespace that confines it"),
-        "SECCOMP": ("a seccomp profile that contradicts itself", "see the message"),
+        "SECCOMP": (
+            "a seccomp profile that contradicts itself",
+            "errnoRet belongs to SCMP_ACT_ERRNO and SCMP_ACT_TRACE; SCMP_ACT_NOTIFY needs listenerPath and is never the default",
+        ),
         "CAPABILITY": ("a capability that is unknown or not granted (warning)", "correct its name, or remove it"),
-        "HOOK": ("a hook that cannot be run as it is written", "see the message"),
-        "DEPRECATED": ("a property that the specification or the kernel has given up (warning)", "see the message"),
+        "HOOK": ("a hook that cannot be run as it is written", "give an absolute path, and a timeout above 0"),
+        "DEPRECATED": (
+            "a property that the specification or the kernel has given up (warning)",
+            "use what the message names, or remove the property",
+        ),
     },
     ("BUNDLE", "INVALID_ARGUMENT"): {
         "ROOTFS": ("the root filesystem is missing, or is not a directory", "make it, or correct /root/path"),
         "SYMLINK": ("the root filesystem is a symbolic link", "name the directory itself"),
-        "RISK": ("the root filesystem holds something that create will refuse or that weakens the container (warning)", "see the message"),
+        "RISK": (
+            "the root filesystem holds something that create will refuse or that weakens the container (warning)",
+            "make what is missing before create, or correct the path",
+        ),
     },
     ("STATE", "FAILED_PRECONDITION"): {
         "REFUSED": ("the verb does not fit the state of the container", "read `wherry state ID`"),
@@ -131,7 +146,10 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         "PERMISSION": ("the host refused, for lack of a privilege", "run as root, or rootless with a user namespace")
     },
     ("PLAN", "FAILED_PRECONDITION"): {
-        "UNSUPPORTED": ("a valid configuration that this host cannot run", "see the message"),
+        "UNSUPPORTED": (
+            "a valid configuration that this host cannot run",
+            "the message names the field and what the host lacks; `wherry doctor` lists what it has",
+        ),
         "TOO-LARGE": ("the launch plan would be larger than 8 MiB", "make the configuration smaller"),
     },
     ("LAUNCH", "FAILED_PRECONDITION"): {

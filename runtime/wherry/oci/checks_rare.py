@@ -190,9 +190,23 @@ def schemata(rdt: "IntelRdt", place: str, report: "Report") -> None:
             report.error("VALUE", f"{place}/schemata/{index}", f'"{line}" is not one line of the form RESOURCE:SCHEMA')
 
 
+def old_monitoring(rdt: "Any", place: str, report: "Report") -> None:
+    for name in ("enableCMT", "enableMBM"):
+        if rdt.get(name):
+            report.warn("DEPRECATED", f"{place}/{name}", "gone since 1.3: it is ignored", "use enableMonitoring")
+
+
 INTEL_RDT = Object(
-    {"closID": str, "l3CacheSchema": str, "memBwSchema": str, "schemata": [str], "enableMonitoring": bool},
-    rules=(class_of_service, schemata),
+    {
+        "closID": str,
+        "l3CacheSchema": str,
+        "memBwSchema": str,
+        "schemata": [str],
+        "enableMonitoring": bool,
+        "enableCMT": bool,
+        "enableMBM": bool,
+    },
+    rules=(class_of_service, schemata, old_monitoring),
 )
 
 MODES = tuple(f"MPOL_{name}" for name in "DEFAULT BIND INTERLEAVE WEIGHTED_INTERLEAVE PREFERRED PREFERRED_MANY LOCAL".split())

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Prints the pages of this directory that come from tables in the sources: python docs/generate.py [--check]
+
+Without an option it writes them; with --check it says which of them are out of date, and a test runs it so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "runtime"))
+
+from wherry.codes import CODES, STATUSES  # noqa: E402
+from wherry.errors import _REFUSALS, exists, not_found  # noqa: E402
+
+FAMILIES = {
+    "USAGE": "The command line",
+    "JSON": "Reading config.json",
+    "CONFIG": "What config.json says",
+    "BUNDLE": "The bundle",
+    "STATE": "The container's state",
+    "HOST": "The host",
+    "NETDEVICE": "Network devices",
+    "SECCOMP": "Compiling a seccomp profile",
+    "PLAN": "The launch plan",
+    "LAUNCH": "Executing a launch plan",
+    "HOOK": "Hooks",
+    "DEADLINE": "Time",
+    "INTERNAL": "wherry itself",
+}
+
+ERRORS = """\
+# Errors
+
+<!-- Printed by docs/generate.py from runtime/wherry/codes.py and errors.py. -->
+
+An error is one line: the place, what is wrong, and what can be done about it.
+
+    /mounts/3: mount tmpfs on /run: operation not permitted (step 12 of 31)
+
+A place in config.json is a JSON pointer (RFC 6901): `/mounts/3` is the fourth mount. Every error has a **code** that is stable: it
+is never renamed and never gets another meaning. `--log-format json` writes it as `code`, `wherry validate --format json` lists it
+with each finding, and in the library it is `error.code`. The exit code of a command that failed is the one below, and 255 for
+`exec`; `run` and an attached `exec` that got as far as the program end with the program's own. Over an RPC the error becomes the
+status in the last column (the numbers are those of gRPC, which ttrpc shares).
+"""
+
+TEXTS = """\
+## Texts that programs search for
+
+Engines recognise these texts, so they do not change.
+
+| verb | state | text |
+|---|---|---|
+"""
+
+
+def errors() -> str:
+    families = defaultdict(list)
+    for code in CODES.values():
+        families[code.name.split("-")[1]].append(code)
+    parts = [ERRORS]
+    for family in sorted(families, key=list(FAMILIES).index):
+        parts.append(f"## {FAMILIES[family]}\n\n| code | cause | remedy | exit code | RPC status |\n|---|---|---|---|---|\n")
+        for code in families[family]:
+            status = f"{code.status} ({STATUSES[code.status]})"
+            parts[-1] += f"| `{code.name}` | {code.cause} | {code.remedy} | {code.exit_code} | {status} |\n"
+    rows = [(verb, state, text.replace("{id}", "ID")) for (verb, state), (_, text) in _REFUSALS.items()]
+    rows += [("any", "no such container", not_found("ID").message), ("create, run", "the id is taken", exists("ID").message)]
+    parts.append(TEXTS + "".join(f"| {verb} | {state} | `{text}` |\n" for verb, state, text in rows))
+    return "\n".join(parts)
+
+
+PAGES = {"errors.md": errors}
+
+
+def main(arguments: list[str]) -> int:
+    stale = 0
+    for name, page in PAGES.items():
+        path, text = HERE / name, page()
+        if path.exists() and path.read_text() == text:
+            continue
+        if "--check" in arguments:
+            print(f"docs/{name} is out of date: run python docs/generate.py", file=sys.stderr)
+            stale = 1
+        else:
+            path.write_text(text)
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
