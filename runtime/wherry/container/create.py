@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wherry.container.interlude import Interlude
     from wherry.container.options import CreateOptions
+    from wherry.kernel.hostfacts import HostFacts
 
 _FLAGS_OFFSET = 12  # of `flags` in struct wherry_plan
 
@@ -86,8 +87,10 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     return compiled, warnings
 
 
-def compile_plan(options: "CreateOptions", config: bytes, environment: "list[str]") -> "tuple[bytes, list[str]]":
-    """The plan and the warnings; nothing on the host changes but the cache of seccomp filters."""
+def compile_plan(
+    options: "CreateOptions", config: bytes, environment: "list[str]", facts: "HostFacts | None" = None
+) -> "tuple[bytes, list[str]]":
+    """The plan and the warnings; nothing on the host changes but the cache of seccomp filters. No facts: those of this host."""
     from wherry.kernel.hostfacts import gather
     from wherry.oci.checks import check
     from wherry.oci.config import load
@@ -105,7 +108,7 @@ def compile_plan(options: "CreateOptions", config: bytes, environment: "list[str
         environment=environment,
         seccomp=lambda section: _filter(section, options.root),
     )
-    return compile(document, gather(**wanted(document)), choices), choices.warnings
+    return compile(document, facts or gather(**wanted(document)), choices), choices.warnings
 
 
 def _filter(section: "dict[str, object]", root: str) -> "tuple[bytes, int]":

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""wherry plan: what create would do to the host, step by step. Does none of it."""
+
+import json
+from typing import Any
+
+from wherry.cli import Call
+from wherry.cli.arguments import TEXT
+from wherry.cli.create import FLAGS as CREATE_FLAGS
+from wherry.cli.create import options_of
+from wherry.container.create import compile_plan, listen_environment, read_config
+from wherry.container.options import CreateOptions, read_file
+from wherry.errors import UsageError
+from wherry.kernel.hostfacts import HostFacts, gather
+from wherry.plan.describe import describe, steps
+
+FLAGS: dict[str, int | str] = {
+    **{name: CREATE_FLAGS[name] for name in ("bundle", "b", "no-pivot", "no-new-keyring", "preserve-fds")},
+    "facts": TEXT,
+    "format": TEXT,
+    "f": "format",
+}
+
+
+def run(call: Call) -> int:
+    call.positional(0, 0)
+    kind = call.flags.text("format") or "text"
+    if kind not in ("text", "json"):
+        raise UsageError(f'invalid value "{kind}" for flag -format: text or json')
+    given = call.flags.text("facts")
+    if given == "-":
+        print(json.dumps(gather(lsms=True, delegate=True, mappers=True).to_json(), indent=2))
+        return 0
+    options = options_of(call, "plan")
+    options.attached = True
+    plan, warnings = _plan(options, _facts(given) if given else None)
+    print(json.dumps(document(plan, warnings), indent=2) if kind == "json" else text(plan, warnings))
+    return 0
+
+
+def _plan(options: CreateOptions, facts: HostFacts | None) -> tuple[bytes, list[str]]:
+    return compile_plan(options, read_config(options.bundle), listen_environment(), facts)
+
+
+def _facts(path: str) -> HostFacts:
+    try:
+        return HostFacts.from_json(json.loads(read_file(path)))
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or '').lower()}", code="WHERRY-USAGE-FILE") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path}: no host facts: {error}", code="WHERRY-USAGE-FILE", remedy="wherry plan --facts - prints them") from error
+
+
+def text(plan: bytes, warnings: list[str]) -> str:
+    return "\n".join([*describe(plan), *(f"left out: {warning}" for warning in warnings)])
+
+
+def document(plan: bytes, warnings: list[str]) -> dict[str, Any]:
+    return {"steps": [step.document() for step in steps(plan)], "warnings": warnings}
