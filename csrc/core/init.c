@@ -40,7 +40,14 @@ uint32_t wherry_last_served(const struct wherry_code *code)
 	return 0;
 }
 
-/* ---- waits -------------------------------------------------------------------------------------------------------------- */
+/* ---- sends and waits ------------------------------------------------------------------------------------------------------ */
+
+static int send_to_launcher(struct wherry_machine *m, const struct wherry_message *message)
+{
+	int error = wherry_send(m->helper, message, -1);
+
+	return error == -EPIPE ? -WHERRY_LAUNCHER_DIED : error;
+}
 
 /* A message of the launcher; the caller's end ends the wait too. There is no deadline of our own: the caller has one for everything. */
 static int receive_from_launcher(struct wherry_machine *m, struct wherry_message *message, int *fd)
@@ -72,6 +79,12 @@ static int await_announcement(struct wherry_machine *m, struct walk *walk)
 	return error;
 }
 
+static int send_to_caller(struct wherry_machine *m, const struct wherry_message *message, int fd)
+{
+	return wherry_send(m->caller, message, fd);
+}
+
+/* No deadline: hooks take what they take. The end of the caller is the end of the wait. */
 static int receive_from_caller(struct wherry_machine *m, struct wherry_message *message)
 {
 	return wherry_receive(m->caller, message, NULL);
@@ -98,7 +111,7 @@ static int ask_launcher(struct wherry_machine *m, struct walk *walk, uint32_t st
 	int error = await_announcement(m, walk);
 
 	if (!error)
-		error = wherry_send(m->helper, &run, -1);
+		error = send_to_launcher(m, &run);
 	if (!error)
 		error = receive_from_launcher(m, &done, &fd);
 	if (error == -EPIPE)
@@ -138,7 +151,7 @@ static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step
 	int error = await_announcement(m, walk);
 
 	if (!error && m->requested != step) /* OP_SECCOMP's helper has asked for a listener already */
-		error = wherry_send(m->caller, &run, request_fd(m, op));
+		error = send_to_caller(m, &run, request_fd(m, op));
 	if (!error)
 		error = receive_from_caller(m, &done);
 	if (!error && (done.step != step || done.kind != WHERRY_DONE))
@@ -249,7 +262,7 @@ static void report_failure(struct wherry_machine *m, struct walk *walk, int erro
 		return;
 	}
 	if (!walk->silent && !await_announcement(m, walk))
-		wherry_send(m->caller, &failure, -1);
+		send_to_caller(m, &failure, -1);
 }
 
 /* Its own session: no signal of the caller's terminal reaches the container, and the console can become its terminal. */

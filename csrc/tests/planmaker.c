@@ -124,9 +124,9 @@ void plan_rootfs(struct planmaker *p, enum wherry_executor opener, const char *d
 	PLAN_ADD(p, OP_PIVOT, WHERRY_INIT, wherry_op_pivot);
 }
 
-void plan_shell(struct planmaker *p, const char *script)
+void plan_program(struct planmaker *p, const char *const arguments[])
 {
-	const char *const arguments[] = { "/bin/sh", "-c", script, NULL }, *const environment[] = { "PATH=/usr/bin:/bin", NULL };
+	const char *const environment[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 	struct wherry_op_program *program = PLAN_ADD(p, OP_PROGRAM, WHERRY_INIT, wherry_op_program);
 
 	program->arguments = plan_list(p, arguments);
@@ -134,6 +134,13 @@ void plan_shell(struct planmaker *p, const char *script)
 	PLAN_ADD(p, OP_PUBLISH, WHERRY_CALLER, wherry_op_publish);
 	PLAN_ADD(p, OP_WAIT_START, WHERRY_INIT, wherry_op_wait_start);
 	PLAN_ADD(p, OP_EXECUTE, WHERRY_INIT, wherry_op_execute);
+}
+
+void plan_shell(struct planmaker *p, const char *script)
+{
+	const char *const arguments[] = { "/bin/sh", "-c", script, NULL };
+
+	plan_program(p, arguments);
 }
 
 /* ---- the caller ---------------------------------------------------------------------------------------------------------- */

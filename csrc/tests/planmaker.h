@@ -31,7 +31,9 @@ void plan_finish(struct planmaker *p);
 
 /* A rootfs of this host's "/" without what is mounted below, attached at `directory` and pivoted to. */
 void plan_rootfs(struct planmaker *p, enum wherry_executor opener, const char *directory, uint16_t tree);
-/* /bin/sh -c `script`, published, started, executed. */
+/* Published, started, executed. */
+void plan_program(struct planmaker *p, const char *const arguments[]);
+/* The same with /bin/sh -c `script`. */
 void plan_shell(struct planmaker *p, const char *script);
 
 /* One create. */
