@@ -2,13 +2,19 @@
 #
 # wherry._native: cffi in API mode, limited API, so that one wheel serves CPython 3.11 and later.
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
-set(cdef ${CMAKE_CURRENT_SOURCE_DIR}/native/cdef.h)
+set(cdef ${CMAKE_CURRENT_BINARY_DIR}/cdef.h) # derived: plan.h stays the only definition of numbers and structs
+set(derive ${CMAKE_CURRENT_SOURCE_DIR}/native/derive_cdef.py)
+set(cdef_in ${CMAKE_CURRENT_SOURCE_DIR}/native/cdef.in)
 set(prelude ${CMAKE_CURRENT_SOURCE_DIR}/native/native.c)
 list(REMOVE_ITEM native ${prelude}) # it is the prelude of the generated source, no unit of its own
 
-if(EXISTS ${cdef} AND EXISTS ${prelude})
+if(EXISTS ${cdef_in} AND EXISTS ${prelude})
   set(generated ${CMAKE_CURRENT_BINARY_DIR}/_native.c)
   file(GLOB headers CONFIGURE_DEPENDS include/wherry/*.h native/*.h)
+  add_custom_command(OUTPUT ${cdef}
+    COMMAND ${Python_EXECUTABLE} ${derive} ${CMAKE_CURRENT_SOURCE_DIR}/include ${cdef_in} ${cdef}
+    DEPENDS ${derive} ${cdef_in} ${headers}
+    COMMENT "Deriving the cffi declarations from the headers" VERBATIM)
   add_custom_command(OUTPUT ${generated}
     COMMAND ${Python_EXECUTABLE} -m cffi.gen_src read-sources wherry._native ${cdef} ${prelude} ${generated}
     DEPENDS ${cdef} ${prelude} ${headers}
@@ -18,11 +24,11 @@ if(EXISTS ${cdef} AND EXISTS ${prelude})
   # cffi's own glue does not meet the strict list; the prelude is compiled with it, and once more by itself below
   set_source_files_properties(${generated} PROPERTIES COMPILE_OPTIONS "-Wno-shadow;-Wno-missing-prototypes;-Wno-unused-parameter;-Wno-sign-compare")
   target_compile_options(_native PRIVATE $<$<COMPILE_LANGUAGE:C>:${strict}> $<$<COMPILE_LANGUAGE:C>:${hardened}> -O2 -g0 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
-  target_compile_definitions(_native PRIVATE Py_LIMITED_API=0x030b0000)
+  target_compile_definitions(_native PRIVATE Py_LIMITED_API=0x030b0000 WHERRY_PROGRAM_LIBC="${libc}")
   target_include_directories(_native PRIVATE ${Python_INCLUDE_DIRS})
   target_link_options(_native PRIVATE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined-version -s)
   set_target_properties(_native PROPERTIES PREFIX "" SUFFIX ".abi3.so" C_VISIBILITY_PRESET hidden)
   install(TARGETS _native LIBRARY DESTINATION wherry)
 else()
-  message(WARNING "csrc/native has no cdef.h and native.c: no extension is built")
+  message(WARNING "csrc/native has no cdef.in and native.c: no extension is built")
 endif()

@@ -130,7 +130,7 @@ static int make_path(int mount, const char *path, struct made *made)
 
 		if (mkdirat(at, name, 0755) == 0)
 			made->depth++;
-		else if (errno != EEXIST && !(lacks_permission(errno) && faccessat(at, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0))
+		else if (errno != EEXIST)
 			return -errno;
 		else
 			made->depth = 0; /* only what hangs below the last directory that was there is ours */
@@ -218,11 +218,12 @@ int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_
 /* Is `word` one of the words in `text`? */
 static bool has_word(const char *text, const char *word, size_t length)
 {
-	for (const char *at = text; (at = strstr(at, word)) != NULL; at += length) {
-		char before = at == text ? ' ' : at[-1], after = at[length];
+	while (*text) {
+		size_t here = strcspn(text, " \n");
 
-		if (before == ' ' && (after == ' ' || after == '\n' || !after))
+		if (here == length && memcmp(text, word, length) == 0)
 			return true;
+		text += here + (text[here] != 0);
 	}
 	return false;
 }

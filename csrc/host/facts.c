@@ -68,9 +68,11 @@ static void add_identity(struct sha256 *s)
 /* "... - cgroup2 cgroup2 rw": the filesystem's type follows the lone dash. */
 static bool is_cgroup_line(const char *line, size_t length)
 {
-	const char *dash = memmem(line, length, " - cgroup", 9);
+	const char *end = line + length, *dash = line;
 
-	return dash && dash + 9 < line + length && (dash[9] == ' ' || (dash[9] == '2' && dash[10] == ' '));
+	while ((dash = memchr(dash, '-', (size_t)(end - dash))) && (dash == line || dash[-1] != ' ' || end - dash < 2 || dash[1] != ' '))
+		dash++;
+	return dash && end - dash > 9 && memcmp(dash + 2, "cgroup", 6) == 0 && (dash[8] == ' ' || (dash[8] == '2' && dash[9] == ' '));
 }
 
 /* Mount and parent numbers change without meaning: what follows them is hashed. */

@@ -13,7 +13,7 @@ from wherry._native import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from wherry._native import CData, Constants
 
@@ -22,6 +22,9 @@ constants: "Constants" = lib
 
 NO_STEP = 0xFFFFFFFF
 """Failure.step where no operation of a plan is at fault."""
+
+STATUS_NAMES = ("", "creating", "created", "running", "stopped", "paused")
+"""By HOST_CREATING .. HOST_PAUSED, in the words of the runtime specification."""
 
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
@@ -36,6 +39,34 @@ class Failure(OSError):
     def __init__(self, error: "int", step: "int" = NO_STEP, call: "str" = "NONE", value: "int" = 0, undo: "int" = 0) -> "None":
         super().__init__(error, "refused" if error >= lib.WHERRY_REFUSED_FIRST else posix.strerror(error))
         self.error, self.step, self.call, self.value, self.undo = error, step, call, value, undo
+
+
+def _bytes(text: "str") -> "bytes":
+    data = text.encode(_ENCODING, _ERRORS)
+    if b"\0" in data:
+        raise OSError(22, "embedded null character", text)
+    return data
+
+
+def _text(data: "CData") -> "str":
+    raw: bytes = ffi.string(data)
+    return raw.decode(_ENCODING, _ERRORS)
+
+
+def _failure(message: "CData", undo: "int" = 0) -> "Failure":
+    name: bytes = ffi.string(lib.native_call_name(message.call))
+    return Failure(message.error, message.step, name.decode(), message.value, undo)
+
+
+def _check(result: "int", name: "str | None" = None) -> "int":
+    """0 or a positive answer, else the exception for -errno or -refusal."""
+    if result >= 0:
+        return result
+    if -result >= lib.WHERRY_REFUSED_FIRST:
+        raise Failure(-result)
+    if name is None:
+        raise OSError(-result, posix.strerror(-result))
+    raise OSError(-result, posix.strerror(-result), name)
 
 
 class Create:
@@ -70,57 +101,113 @@ class Create:
         deadline_ms: "int" = 0,
         extra: "Sequence[tuple[int, str]]" = (),
     ) -> "None":
-        raise RuntimeError
+        self._keep: list[object] = []  # C borrows what stands here until close()
+        self._create: CData = None
+        request = self._request = ffi.new("struct host_request *")
+        request.plan, request.plan_size = self._data(plan), len(plan)
+        request.config, request.config_size = self._data(config), len(config)
+        request.root, request.id = self._string(root), self._string(id)
+        request.bundle, request.bundle_json = self._string(bundle), self._string(bundle_json)
+        if pid_file is not None:
+            request.pid_file = self._string(pid_file)
+        if console_socket is not None:
+            request.console_socket = self._string(console_socket)
+        if pidfd_socket is not None:
+            request.pidfd_socket = self._string(pidfd_socket)
+        request.preserve_fds, request.stdio, request.deadline_ms = preserve_fds, stdio, deadline_ms
+        request.program = program_fd()
+        if extra:
+            entries = ffi.new("struct host_extra[]", [(kind, self._string(name)) for kind, name in extra])
+            self._keep.append(entries)
+            request.extra, request.extra_count = entries, len(extra)
+
+    def _data(self, data: "bytes") -> "CData":
+        view = ffi.from_buffer(data)
+        self._keep.append(view)
+        return view
+
+    def _string(self, text: "str") -> "CData":
+        return ffi.cast("char *", self._data(_bytes(text)))  # bytes end with a NUL of their own
 
     def begin(self) -> "bool":
         """True: published. False: stopped at the plan's interlude."""
-        raise RuntimeError
+        self._create = lib.native_create_new()
+        if self._create == ffi.NULL:
+            self._create = None
+            raise OSError(12, posix.strerror(12))
+        if lib.host_create_begin(self._create, self._request) < 0:
+            self._fail()
+        return not self._create.waiting
 
     def finish(self) -> "None":
-        raise RuntimeError
+        if lib.host_create_finish(self._create) < 0:
+            self._fail()
+
+    def _fail(self) -> "None":
+        failure = _failure(self._create.failure, self._create.undo_error)
+        self.close()
+        raise failure
 
     def abort(self) -> "None":
         """Undoes everything, after the caller's own part failed; does not raise for what was gone already."""
-        raise RuntimeError
+        if self._create is None:
+            return
+        lib.host_create_abort(self._create)
+        undo = self._create.undo_error
+        self.close()
+        if undo:
+            raise OSError(undo, posix.strerror(undo))
 
     def mark(self, index: "int", state: "int") -> "None":
         """Journals the extra entry `index` as WHERRY_JOURNAL_BEGUN, _DONE, _UNDONE or _FOREIGN."""
-        raise RuntimeError
+        _check(lib.host_create_mark(self._create, index, state))
 
     def close(self) -> "None":
         """Closes what is open; idempotent."""
-        raise RuntimeError
+        create, self._create = self._create, None
+        if create is not None:
+            lib.host_create_release(create)
+            lib.native_create_free(create)
+        self._keep.clear()
 
     @property
     def pid(self) -> "int":
         """Of init, on the host; known from the interlude on."""
-        raise RuntimeError
+        value: int = self._create.machine.init
+        return value
 
     @property
     def start_time(self) -> "int":
-        raise RuntimeError
+        value: int = self._create.start_time
+        return value
 
     @property
     def pidfd(self) -> "int":
         """Of init; belongs to this object. See take_pidfd."""
-        raise RuntimeError
+        value: int = self._create.machine.init_pidfd
+        return value
 
     @property
     def directory(self) -> "int":
         """Descriptor of <root>/<id>; belongs to this object."""
-        raise RuntimeError
+        value: int = self._create.directory
+        return value
 
     def take_pidfd(self) -> "int":
         """The same, now the caller's to close."""
-        raise RuntimeError
+        value: int = self._create.machine.init_pidfd
+        self._create.machine.init_pidfd = -1
+        return value
 
     def take_console(self) -> "int":
         """Master of the pty where no console socket was named, now the caller's to close; -1 = none."""
-        raise RuntimeError
+        value: int = self._create.request.console_master
+        self._create.request.console_master = -1
+        return value
 
     def unlock(self) -> "None":
         """Lets start and delete go ahead while this object stays open."""
-        raise RuntimeError
+        _check(lib.native_unlock(self._create.directory))
 
 
 class JournalEntry:
@@ -133,61 +220,130 @@ class JournalEntry:
 
 
 class Container:
-    """A container by its record, opened with open_container()."""
+    """A container by its record, opened with open_container(). What it tells is read anew each time; its record is a live mapping."""
 
-    __slots__ = ("_container",)
+    __slots__ = ("_container", "damage", "id")
 
-    pid: "int"
-    start_time: "int"
-    owner_pid: "int"
-    flags: "int"
-    record_status: "int"
-    boot_id: "str"
-    head: "bytes"
-    middle: "bytes"
-    tail: "bytes"
-    directory: "int"
+    def __init__(self, root: "str", id: "str") -> "None":
+        self.id = id
+        self._container: CData = ffi.new("struct host_container *")
+        error = lib.host_open(self._container, _bytes(root), _bytes(id))
+        self.damage: int = -error
+        """0, WHERRY_OTHER_BUILD (all works), or why there is no record: ENODATA, EBADMSG, WHERRY_WRONG_VERSION (lock and destroy work)."""
+
+    @property
+    def _head(self) -> "CData":
+        head = self._container.head
+        if head == ffi.NULL:
+            raise Failure(self.damage or 9)
+        return head
+
+    def _piece(self, text: "CData") -> "bytes":
+        base = ffi.cast("char *", self._head)
+        piece: bytes = ffi.unpack(base + text.offset, text.length)
+        return piece
+
+    @property
+    def pid(self) -> "int":
+        value: int = self._head.pid
+        return value
+
+    @property
+    def start_time(self) -> "int":
+        value: int = self._head.start_time
+        return value
+
+    @property
+    def owner_pid(self) -> "int":
+        value: int = self._head.owner_pid
+        return value
+
+    @property
+    def flags(self) -> "int":
+        """WHERRY_PLAN_* bits of its plan."""
+        value: int = self._head.flags
+        return value
+
+    @property
+    def record_status(self) -> "int":
+        value: int = self._head.status
+        return value
+
+    @property
+    def boot_id(self) -> "str":
+        return _text(self._head.boot_id)
+
+    @property
+    def head(self) -> "bytes":
+        return self._piece(self._head.state_head)
+
+    @property
+    def middle(self) -> "bytes":
+        return self._piece(self._head.state_middle)
+
+    @property
+    def tail(self) -> "bytes":
+        return self._piece(self._head.state_tail)
+
+    @property
+    def directory(self) -> "int":
+        """Descriptor of <root>/<id>; belongs to this object."""
+        value: int = self._container.directory
+        return value
 
     def state_json(self) -> "bytes":
         """What `state` prints: head, pid (0 when stopped), middle, status, tail."""
-        raise RuntimeError
+        status = self.status()
+        pid = 0 if status == lib.HOST_STOPPED else self.pid
+        return b"".join((self.head, b"%d" % pid, self.middle, STATUS_NAMES[status].encode(), self.tail))
 
     def status(self) -> "int":
         """HOST_CREATING, HOST_CREATED, HOST_RUNNING, HOST_STOPPED or HOST_PAUSED, as it is now."""
-        raise RuntimeError
+        return _check(lib.host_status(self._container))
 
     def journal(self) -> "list[JournalEntry]":
-        raise RuntimeError
+        head = self._head
+        entries = ffi.cast("struct wherry_journal_entry *", ffi.cast("char *", head) + head.journal_offset)
+        found = []
+        for index in range(head.journal_count):
+            entry = entries[index]
+            path = self._piece(entry.path).decode(_ENCODING, _ERRORS)
+            found.append(JournalEntry(entry.kind, entry.state, entry.made_depth, entry.mount_length, path))
+        return found
 
     def lock(self, wait_ms: "int" = 0) -> "None":
-        """BlockingIOError at the end of the wait."""
-        raise RuntimeError
+        """BlockingIOError at the end of the wait, FileNotFoundError where the container has been deleted meanwhile."""
+        _check(lib.host_lock(self._container, wait_ms), self.id)
 
     def unlock(self) -> "None":
-        raise RuntimeError
+        _check(lib.native_unlock(self._container.directory))
 
     def start(self) -> "None":
-        """Failure from init where the program could not be executed; Failure(ENXIO) where it is not in `created`."""
-        raise RuntimeError
+        """Failure from init where the program could not be executed; Failure(WHERRY_NOT_CREATED) where it is not in `created`."""
+        message = ffi.new("struct wherry_message *")
+        result = lib.host_start(self._container, message)
+        if result < 0 and message.kind == lib.WHERRY_FAILED:
+            raise _failure(message)
+        _check(result, self.id)
 
     def signal(self, number: "int") -> "None":
         """To init. ProcessLookupError when it is gone."""
-        raise RuntimeError
+        _check(lib.host_signal(self._container, number), self.id)
 
     def signal_all(self, number: "int") -> "None":
         """To every process of its cgroup."""
-        raise RuntimeError
+        _check(lib.host_signal_all(self._container, number), self.id)
 
     def pidfd(self) -> "int":
         """A new pidfd of init, checked against its start time; the caller's to close. ProcessLookupError when it is gone."""
-        raise RuntimeError
+        return _check(lib.host_pidfd(self._container), self.id)
 
     def destroy(self, kill_first: "bool" = False) -> "None":
         """Removes cgroups and the state directory; what is gone already is no error."""
-        raise RuntimeError
+        _check(lib.host_destroy(self._container, kill_first), self.id)
 
     def close(self) -> "None":
-        raise RuntimeError
+        lib.host_close(self._container)
 
     def __enter__(self) -> "Container":
         return self
@@ -196,87 +352,145 @@ class Container:
         self.close()
 
 
-def open_container(root: "str", id: "str") -> "Container":
-    """FileNotFoundError: no such container. Failure(WHERRY_WRONG_VERSION): of another release. Failure(EBADMSG): damaged."""
-    raise RuntimeError
+def open_container(root: "str", id: "str", damaged: "bool" = False) -> "Container":
+    """FileNotFoundError: no such container (or no such root). Failure: of another version, damaged, or without a record (ENODATA: claimed
+    this moment, or its create died early); with `damaged` these come back as a Container that can be locked and destroyed, see `damage`."""
+    container = Container(root, id)
+    damage = container.damage
+    if not damage or damage == lib.WHERRY_OTHER_BUILD or (damaged and container.directory >= 0):
+        return container
+    found = container.directory >= 0
+    container.close()
+    if found or damage >= lib.WHERRY_REFUSED_FIRST:
+        raise Failure(damage)
+    raise OSError(damage, posix.strerror(damage), root + "/" + id)
 
 
 def facts_key() -> "str":
     """Fingerprint of the host facts that the plan compiler reads."""
-    raise RuntimeError
+    out = ffi.new("char[65]")
+    _check(lib.host_facts_key(out))
+    return _text(out)
+
+
+def _key(name: "str") -> "CData":
+    key = ffi.new("struct host_cache_key *")
+    key.hex = name.encode()
+    return key
 
 
 def cache_key(config: "bytes", options: "int" = 0) -> "str":
-    """Name of the plan of `config` in the cache, facts key and WHERRY_OPTION_* bits included."""
-    raise RuntimeError
+    """Name of the plan of `config` in the cache, facts key and HOST_OPTION_* bits included."""
+    key = ffi.new("struct host_cache_key *")
+    _check(lib.host_cache_key(key, ffi.from_buffer(config), len(config), options))
+    return _text(key.hex)
 
 
 def cache_load(root: "str", key: "str") -> "bytes | None":
     """The plan, decoded and checked once; None where there is none that fits this build."""
-    raise RuntimeError
+    plan, size = ffi.new("void const **"), ffi.new("size_t *")
+    if lib.host_cache_load(_bytes(root), _key(key), plan, size) < 0:
+        return None
+    data = bytes(ffi.buffer(plan[0], size[0]))
+    lib.native_unmap(plan[0], size[0])
+    return data
 
 
 def cache_store(root: "str", key: "str", plan: "bytes") -> "bool":
     """False where it could not be kept (which costs time alone)."""
-    raise RuntimeError
+    kept: bool = lib.host_cache_store(_bytes(root), _key(key), ffi.from_buffer(plan), len(plan)) == 0
+    return kept
 
 
 def check_plan(plan: "bytes") -> "None":
     """Failure(WHERRY_BAD_PLAN, value=offset) or Failure(WHERRY_WRONG_VERSION) unless the decoder takes it."""
-    raise RuntimeError
+    where = ffi.new("uint64_t *")
+    result = lib.native_check_plan(ffi.from_buffer(plan), len(plan), where)
+    if result < 0:
+        raise Failure(-result, value=where[0])
+
+
+def _vector(texts: "Sequence[str]") -> "tuple[CData, list[CData]]":
+    """A char *[] that ends with NULL, and what it points to."""
+    strings = [ffi.new("char[]", _bytes(text)) for text in texts]
+    return ffi.new("char *[]", [*strings, ffi.NULL]), strings
 
 
 def run_hook(path: "str", argv: "Sequence[str]", env: "Sequence[str]", state: "bytes", timeout: "int" = 0) -> "None":
-    """Failure(WHERRY_HOOK_FAILED, value=wait status), Failure(WHERRY_HOOK_TIMEOUT), or OSError of its execve."""
-    raise RuntimeError
+    """Failure(WHERRY_HOOK_FAILED, value=wait status), Failure(WHERRY_HOOK_TIMEOUT), or Failure with the errno of its execve."""
+    arguments, _keep_arguments = _vector(argv or [path])
+    environment, _keep_environment = _vector(env)
+    message = ffi.new("struct wherry_message *")
+    if lib.native_run_hook(_bytes(path), arguments, environment, state, len(state), timeout, message) < 0:
+        raise _failure(message)
 
 
 def pidfd_open(pid: "int") -> "int":
-    raise RuntimeError
+    return _check(lib.native_pidfd_open(pid))
 
 
 def pidfd_wait(pidfd: "int", timeout_ms: "int" = -1) -> "bool":
-    """Waits for the end of any process: True when it has ended, False at the timeout. Does not reap."""
-    raise RuntimeError
+    """Waits for the end of any process: True when it has ended, False at the timeout or when a signal came in between. Does not reap."""
+    result: int = lib.native_pidfd_wait(pidfd, timeout_ms)
+    return False if result == -4 else _check(result) == 1
 
 
 def pidfd_reap(pidfd: "int") -> "int":
     """Waits for a child of ours and reaps it: its exit status, 128 + signal where one killed it."""
-    raise RuntimeError
+    while True:
+        result: int = lib.native_pidfd_reap(pidfd)
+        if result != -4:  # EINTR: Python's handlers have run by now
+            _check(result)
+            return result - 128 if result >= 256 else result
 
 
 def pidfd_signal(pidfd: "int", number: "int") -> "None":
-    raise RuntimeError
+    _check(lib.native_pidfd_signal(pidfd, number))
 
 
 def program_fd() -> "int":
     """The embedded static program as a sealed memfd, made once per process; never to be closed."""
-    raise RuntimeError
+    return _check(lib.native_program())
 
 
 def program_libc() -> "str":
     """What the embedded program is linked with: "musl" or "glibc"."""
-    raise RuntimeError
+    return _text(lib.native_program_libc())
 
 
 def program_size() -> "int":
-    raise RuntimeError
+    size: int = lib.native_program_size()
+    return size
 
 
 def build_id() -> "bytes":
     """16 bytes that the program, this extension and every plan and record of this build share."""
-    raise RuntimeError
+    return bytes(ffi.buffer(lib.wherry_build_id, lib.WHERRY_BUILD_ID_SIZE))
 
 
 def sha256(data: "bytes") -> "bytes":
-    raise RuntimeError
+    out = ffi.new("uint8_t[32]")
+    lib.sha256(ffi.from_buffer(data), len(data), out)
+    return bytes(ffi.buffer(out))
 
 
 def start_time(pid: "int") -> "int":
-    """Field 22 of /proc/PID/stat. ProcessLookupError when there is no such process."""
-    raise RuntimeError
+    """Field 22 of /proc/PID/stat. ProcessLookupError when there is no such process, or only a zombie."""
+    out = ffi.new("uint64_t *")
+    _check(lib.host_start_time(pid, out))
+    value: int = out[0]
+    return value
 
 
 def cgroup_kill(path: "str", v2: "bool") -> "None":
     """Every process below, recursively."""
-    raise RuntimeError
+    _check(lib.cgroup_kill(_bytes(path), v2), path)
+
+
+def sizeof(struct: "str") -> "int":
+    """Of a struct of plan.h, by name: sizeof("wherry_op_claim"). For the encoder's tests."""
+    return int(ffi.sizeof("struct " + struct))
+
+
+def offsetof(struct: "str", *field: "str") -> "int":
+    return int(ffi.offsetof("struct " + struct, *field))

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The prelude of the cffi extension: the few functions that Python needs beside those of host.h. The only file of csrc that is of a process
+ * with an allocator and threads.
+ */
+#include "wherry/core.h"
+#include "wherry/host.h"
+#include "wherry/sys.h"
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+/* Too big for a stack or for Python's allocator to clear: pages that are touched only where they are used. */
+static struct host_create *native_create_new(void)
+{
+	struct host_create *c = mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return c == MAP_FAILED ? NULL : c;
+}
+
+static void native_create_free(struct host_create *c)
+{
+	munmap(c, sizeof(*c));
+}
+
+static int native_unlock(int directory)
+{
+	return flock(directory, LOCK_UN) < 0 ? -errno : 0;
+}
+
+static int native_run_hook(const char *path, const char *const *argv, const char *const *envp, const char *state, size_t state_length,
+			   uint32_t timeout_seconds, struct wherry_message *failure)
+{
+	enum wherry_call call = WHERRY_CALL_NONE;
+	int status = 0;
+	int result = wherry_run_hook(path, argv, envp, state, state_length, timeout_seconds, &status, &call);
+
+	*failure = (struct wherry_message){ .kind = WHERRY_FAILED, .step = UINT32_MAX, .error = -result, .call = call,
+					    .value = (uint64_t)(uint32_t)status };
+	return result;
+}
+
+static int native_check_plan(const void *plan, size_t size, uint64_t *where)
+{
+	struct wherry_code *code = mmap(NULL, sizeof(*code), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int result;
+
+	if (code == MAP_FAILED)
+		return -errno;
+	result = wherry_decode(plan, size, code, where);
+	munmap(code, sizeof(*code));
+	return result;
+}
+
+static void native_unmap(const void *base, size_t size)
+{
+	munmap((void *)base, size);
+}
+
+/* ---- processes */
+
+static int native_pidfd_open(pid_t pid)
+{
+	int fd = sys_pidfd_open(pid, 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* 1 = ended, 0 = the time is over, -EINTR = a signal came (Python looks after it and calls again). */
+static int native_pidfd_wait(int pidfd, int timeout_ms)
+{
+	struct pollfd item = { .fd = pidfd, .events = POLLIN };
+	int ready = poll(&item, 1, timeout_ms);
+
+	if (ready < 0)
+		return -errno;
+	return ready > 0 && item.revents & POLLNVAL ? -EBADF : ready > 0;
+}
+
+/* Exit status, or 256 + the signal that killed it. */
+static int native_pidfd_reap(int pidfd)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	if (waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, WEXITED) < 0)
+		return -errno;
+	return info.si_code == CLD_EXITED ? info.si_status : 256 + info.si_status;
+}
+
+static int native_pidfd_signal(int pidfd, int signal)
+{
+	return sys_pidfd_send_signal(pidfd, signal, NULL, 0) < 0 ? -errno : 0;
+}
+
+/* ---- the static program, whose bytes the build puts into the extension */
+
+extern const uint8_t wherry_program_start[], wherry_program_end[];
+
+static size_t native_program_size(void)
+{
+	return (size_t)(wherry_program_end - wherry_program_start);
+}
+
+static const char *native_program_libc(void)
+{
+	return WHERRY_PROGRAM_LIBC;
+}
+
+/* One memfd for the life of the process. Two threads may make two; the second then serves. A forked child shares it: it is sealed. */
+static int native_program(void)
+{
+	static _Atomic int cached = -1;
+	int fd = atomic_load(&cached), none = -1;
+
+	if (fd >= 0)
+		return fd;
+	fd = wherry_seal_program(wherry_program_start, native_program_size());
+	if (fd < 0 || atomic_compare_exchange_strong(&cached, &none, fd))
+		return fd;
+	close(fd);
+	return none;
+}
+
+static const char *native_call_name(uint32_t call)
+{
+	static const char *const names[] = {
+#define NAME(name) #name,
+		WHERRY_CALLS(NAME)
+#undef NAME
+	};
+
+	return call < WHERRY_LENGTH(names) ? names[call] : "NONE";
+}
