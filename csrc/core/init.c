@@ -243,10 +243,10 @@ static int settle(struct wherry_machine *m, struct walk *walk, uint32_t step)
 	if (code != OP_PUBLISH)
 		return 0;
 	m->published = true;
-	wherry_close(&m->caller);
 	/* cgroup directories of the host among them: a created container holds its fifos and nothing else */
 	for (uint16_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
 		wherry_set_register(m, i, -1);
+	wherry_close(&m->caller);
 	return 0;
 }
 

@@ -138,6 +138,7 @@ static void created_holds_its_fifos(void)
 
 	NEEDS_ROOT();
 	create_shell(&c, "true", &no_options);
+	CHECK_EQUAL(caller_receive(&c), -EPIPE); /* the socket is the last that it closes */
 	snprintf(path, sizeof(path), "/proc/%d/fd", c.init);
 	directory = opendir(path);
 	CHECK(directory != NULL);
