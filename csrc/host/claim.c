@@ -119,6 +119,8 @@ int op_claim(struct wherry_machine *m, const struct wherry_op_claim *op)
 	if (result < 0)
 		return result;
 	result = host_write_new(c->directory, "config.json", c->request.config, c->request.config_size, 0600);
+	if (result == 0) /* a start that fails is worded from it */
+		result = host_write_new(c->directory, "plan", c->request.plan, c->request.plan_size, 0600);
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_WRITE, -result);
 	result = make_fifo(c, "start", &m->start_fifo);

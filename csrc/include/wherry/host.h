@@ -121,20 +121,12 @@ void sha256_end(struct sha256 *s, uint8_t out[32]);
 
 /* cache.c: <root>/@plans/<sha256 of (facts key, options, config bytes)> ("@" is in no id), 0600 files in a 0700 directory of ours, at
  * most 256 files. The key covers the options that change a plan. */
-enum host_option {
-	HOST_OPTION_NO_PIVOT = 1 << 0,       /* --no-pivot */
-	HOST_OPTION_NO_NEW_KEYRING = 1 << 1, /* --no-new-keyring */
-	HOST_OPTION_ATTACHED = 1 << 2,       /* run without --detach: a terminal needs no console socket */
-	HOST_OPTION_SYSTEMD_CGROUP = 1 << 3, /* --systemd-cgroup */
-	HOST_OPTION_ROOTLESS = 1 << 4,
-	HOST_OPTION_PRESERVE_FDS_SHIFT = 16, /* --preserve-fds N stands in the upper half */
-};
 enum wherry_option {
-	WHERRY_OPTION_NO_PIVOT = 1 << 0,
-	WHERRY_OPTION_NO_NEW_KEYRING = 1 << 1,
-	WHERRY_OPTION_ROOTLESS = 1 << 2,
-	WHERRY_OPTION_SYSTEMD = 1 << 3,
-	WHERRY_OPTION_PRESERVE_SHIFT = 16, /* number of preserved descriptors */
+	WHERRY_OPTION_NO_PIVOT = 1 << 0,       /* --no-pivot */
+	WHERRY_OPTION_NO_NEW_KEYRING = 1 << 1, /* --no-new-keyring */
+	WHERRY_OPTION_ROOTLESS = 1 << 2,       /* --rootless true */
+	WHERRY_OPTION_SYSTEMD = 1 << 3,        /* --systemd-cgroup */
+	WHERRY_OPTION_PRESERVE_SHIFT = 16,     /* --preserve-fds N stands in the upper half */
 };
 struct host_cache_key { char hex[65]; };
 int host_cache_key(struct host_cache_key *key, const void *config, size_t size, uint32_t options);

@@ -380,7 +380,7 @@ def _key(name: "str") -> "CData":
 
 
 def cache_key(config: "bytes", options: "int" = 0) -> "str":
-    """Name of the plan of `config` in the cache, facts key and HOST_OPTION_* bits included."""
+    """Name of the plan of `config` in the cache, facts key and WHERRY_OPTION_* bits included."""
     key = ffi.new("struct host_cache_key *")
     _check(lib.host_cache_key(key, ffi.from_buffer(config), len(config), options))
     return _text(key.hex)
