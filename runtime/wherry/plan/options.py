@@ -21,8 +21,17 @@ class Options:
     """
 
     __slots__ = (
-        "attached_terminal", "build_id", "bundle", "environment", "no_new_keyring", "no_pivot", "preserve_fds", "rootless", "seccomp", "warnings",
-    )  # fmt: skip
+        "attached_terminal",
+        "build_id",
+        "bundle",
+        "environment",
+        "no_new_keyring",
+        "no_pivot",
+        "preserve_fds",
+        "rootless",
+        "seccomp",
+        "warnings",
+    )
 
     def __init__(
         self,
