@@ -48,7 +48,7 @@ def capability(number: int) -> bool:
 def raise_hard_limit() -> str | None:
     """Some sandboxes list CAP_SYS_RESOURCE and refuse it all the same."""
     script = "import resource as r; s, h = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (s, h + 1))"
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
         return None
     done = subprocess.run(["/usr/bin/python3", "-c", script], capture_output=True)
@@ -88,10 +88,6 @@ def systemd() -> str | None:
 
 def seccomp_profile() -> str | None:
     return None if SECCOMP_PROFILE.exists() else "no seccomp profile (golang-github-containers-common)"
-
-
-def idmap_rootfs() -> str | None:
-    return None if kernel("5.12") is None else "no idmapped mounts"
 
 
 CHECKS: dict[str, Callable[[], str | None]] = {

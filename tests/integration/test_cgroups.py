@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from harness import cgroup
 from harness.bundle import Bundle
 from harness.census import cgroup_mounts, cgroups_with

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.console import Receiver, read_until
 from harness.runtime import Runtime, wait_until

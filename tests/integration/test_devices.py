@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.runtime import Container, Runtime, wait_until
 

@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 

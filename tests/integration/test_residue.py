@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.census import cgroups_with
 from harness.runtime import Runtime, wait_until

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.runtime import Runtime, wait_until
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.requirements import SECCOMP_PROFILE
 from harness.runtime import Runtime

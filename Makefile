@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+# What a contributor types. The work is done by the scripts in tests/tools.
+VENV ?= .venv
+export WHERRY_VENV := $(abspath $(VENV))
+RUN := tests/tools/run-tests.sh
+
+.PHONY: all setup rebuild demo test unit lint conformance bench clean
+
+all: setup
+
+setup:
+	tests/tools/setup.sh
+
+rebuild: ## after a change: a few seconds
+	tests/tools/setup.sh rebuild
+
+$(VENV)/bin/wherry:
+	tests/tools/setup.sh user
+
+demo: $(VENV)/bin/wherry ## a container's life, and the plan behind it
+	docs/demo.sh $(VENV)/bin/wherry
+
+unit: ; $(RUN) unit
+lint: ; $(RUN) lint
+
+test: ## what needs no guest and no engines; integration tests need root
+	rm -rf build/reports
+	$(RUN) unit c front python
+	$(VENV)/bin/python tests/tools/report.py total build/reports /dev/null
+
+conformance: ## public suites and engines
+	$(RUN) engines
+
+bench: ## against runc and crun, interleaved
+	$(VENV)/bin/python conformance/bench.py $(BENCH)
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

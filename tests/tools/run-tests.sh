@@ -1,0 +1,112 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs suites, each with its log and counts in build/reports:
+#
+#   tests/tools/run-tests.sh SUITE...
+#
+#   lint      ruff, mypy, import floors, house rules (sizes, licence lines, plan numbers)
+#   unit      tests/unit, no privileges needed
+#   c         csrc/tests under AddressSanitizer and UndefinedBehaviorSanitizer
+#   front     tests/integration with the front; python: the same with WHERRY_FRONT=off
+#   v2        what differs on a pure cgroup v2 host, in a User-mode Linux guest (tests/hosts)
+#   minimal   `make demo` and the unit tests in a minimal Debian root, as root and as an ordinary user
+#   engines   containerd, Podman, Docker, Buildah with wherry as their runtime
+#
+# An integration test that fails is run once more, alone: where it passes then, it is FLAKY, counted as passed and shown.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+venv=${WHERRY_VENV:-$PWD/.venv}
+reports=${WHERRY_REPORTS:-$PWD/build/reports}
+mkdir -p "$reports"
+export PATH=$venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+
+count() { "$venv/bin/python" tests/tools/report.py "$@"; }
+heading() { printf '\n==== %s ====\n' "$1"; }
+
+# pytest_suite NAME ARGUMENT...: a suite that never ran counts as one failure
+pytest_suite() {
+  local suite=$1 status=0; shift
+  local file=$reports/$suite.json
+  rm -f "$file"
+  heading "$suite"
+  "$venv/bin/pytest" -q -p no:cacheprovider --report-json="$file" "$@" || status=$?
+  if ((status > 1)) || [[ ! -s $file ]]; then count single "$file" "$suite: pytest ended with status $status" failed; fi
+}
+
+# again NAME ARGUMENT...: each failed test of the suite once more, alone
+again() {
+  local suite=$1 test; shift
+  local file=$reports/$suite.json tests=()
+  mapfile -t tests < <(count failed "$file" | grep ::)
+  if ((${#tests[@]} == 0 || ${#tests[@]} > 20)); then return; fi
+  for test in "${tests[@]}"; do
+    heading "$suite: once more, alone: $test"
+    if "$venv/bin/pytest" -q -p no:cacheprovider "$@" "$test"; then
+      echo "FLAKY: $test failed at first and passed alone"
+      count flaky "$file" "$test"
+    fi
+  done
+}
+
+suite_lint() {
+  heading lint
+  local file=$reports/lint.json check
+  rm -f "$file"
+  for check in ruff mypy imports house; do
+    if tests/tools/lint.sh "$check"; then count single "$file" "lint: $check" passed; else count single "$file" "lint: $check" failed; fi
+  done
+}
+
+suite_unit() { pytest_suite unit tests/unit; }
+
+suite_c() {
+  heading "C tests"
+  local build=build/c junit=$reports/ctest.xml generator=()
+  rm -f "$junit" "$reports/c.json"
+  command -v ninja >/dev/null && generator=(-G Ninja)
+  if cmake -S csrc -B "$build" "${generator[@]}" -DWHERRY_TESTS=ON -DWHERRY_SANITIZE=ON >"$reports/c.log" 2>&1 && cmake --build "$build" -j2 >>"$reports/c.log" 2>&1; then
+    ctest --test-dir "$build" --output-on-failure --test-output-size-passed 100000 --test-output-size-failed 100000 --output-junit "$junit"
+    count ctest "$reports/c.json" "$junit"
+  else
+    tail -50 "$reports/c.log"
+    count single "$reports/c.json" "csrc/tests: build" failed
+  fi
+}
+
+build_probe() { if [[ -e tests/probe/Makefile ]]; then make -s -C tests/probe OUT="$PWD/build/probe" >/dev/null || echo "the probe does not build: tests go on without it" >&2; fi; }
+suite_front() { build_probe; pytest_suite front tests/integration --front=on; again front --front=on; }
+suite_python() { build_probe; pytest_suite python tests/integration --front=off; again python --front=off; }
+
+suite_v2() {
+  heading "v2: pure cgroup v2, systemd, AppArmor (User-mode Linux)"
+  local file=$reports/v2.json
+  rm -f "$file"
+  if ! tests/hosts/uml-run -t 60 -- true; then
+    echo "SKIPPED, LOUDLY: no User-mode Linux guest can be had here, nothing was tested on cgroup v2"
+    count single "$file" "tests/hosts/uml-run: the guest" skipped
+    return
+  fi
+  build_probe
+  tests/hosts/uml-run -t 900 -d "$reports" -- env WHERRY_REPORTS="$reports" WHERRY_VENV="$venv" tests/tools/run-tests.sh in-guest
+  [[ -s $file ]] || count single "$file" "tests/hosts/uml-run: the guest gave no result" failed
+}
+suite_in-guest() { pytest_suite v2 tests/integration --front=on -m v2; again v2 --front=on; }
+
+suite_minimal() {
+  heading "minimal Debian root"
+  local file=$reports/minimal.json
+  rm -f "$file"
+  WHERRY_REPORTS=$reports tests/tools/minimal-root.sh "$file"
+}
+
+suite_engines() {
+  if [[ ! -d conformance/engines ]]; then return; fi
+  pytest_suite engines conformance/engines --timeout=180
+  again engines --timeout=180
+}
+
+for suite in "$@"; do
+  SECONDS=0
+  "suite_$suite"
+  echo "-- $suite took $SECONDS s"
+done
