@@ -2,8 +2,6 @@
 """wherry plan: what create would do to the host, step by step. Does none of it."""
 
 import json
-from typing import Any
-
 from wherry.cli import Call
 from wherry.cli.arguments import TEXT
 from wherry.cli.create import FLAGS as CREATE_FLAGS
@@ -12,7 +10,7 @@ from wherry.container.create import compile_plan, listen_environment, read_confi
 from wherry.container.options import CreateOptions, read_file
 from wherry.errors import UsageError
 from wherry.kernel.hostfacts import HostFacts, gather
-from wherry.plan.describe import describe, steps
+from wherry.plan.describe import Plan
 
 FLAGS: dict[str, int | str] = {
     **{name: CREATE_FLAGS[name] for name in ("bundle", "b", "no-pivot", "no-new-keyring", "preserve-fds")},
@@ -34,7 +32,12 @@ def run(call: Call) -> int:
     options = options_of(call, "plan")
     options.attached = True
     plan, warnings = _plan(options, _facts(given) if given else None)
-    print(json.dumps(document(plan, warnings), indent=2) if kind == "json" else text(plan, warnings))
+    if kind == "json":
+        print(json.dumps({**Plan(plan).document(), "warnings": warnings}, indent=2))
+    else:
+        print(Plan(plan).text(), end="")
+        for warning in warnings:
+            print(f"left out: {warning}")
     return 0
 
 
@@ -50,10 +53,3 @@ def _facts(path: str) -> HostFacts:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{path}: no host facts: {error}", code="WHERRY-USAGE-FILE", remedy="wherry plan --facts - prints them") from error
 
-
-def text(plan: bytes, warnings: list[str]) -> str:
-    return "\n".join([*describe(plan), *(f"left out: {warning}" for warning in warnings)])
-
-
-def document(plan: bytes, warnings: list[str]) -> dict[str, Any]:
-    return {"steps": [step.document() for step in steps(plan)], "warnings": warnings}

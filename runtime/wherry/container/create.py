@@ -56,9 +56,9 @@ def prepare(options: "CreateOptions") -> Prepared:
     plan, warnings = _plan(options, config)
     prepared = Prepared(config, plan, warnings)
     if b"WHERRY_FAILURE" in posix.environ:
-        from wherry.container.wording import raise_told
+        from wherry.container.wording import Setting, raise_told
 
-        raise_told(plan, options.verb)
+        raise_told(plan, Setting.of(options))
     return prepared
 
 
@@ -158,9 +158,9 @@ def launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
 
 
 def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> WherryError:
-    from wherry.container.wording import explain
+    from wherry.container.wording import Setting, explain
 
-    error = explain(failure, prepared.plan, options.verb)
+    error = explain(failure, prepared.plan, Setting.of(options))
     if prepared.flags & constants.WHERRY_PLAN_POSTSTOP:
         from wherry.container.hooks import poststop_after_failed_create
 

@@ -35,23 +35,21 @@ def hooks_of(container: Container, kind: str) -> "list[Hook]":
 
 def run_hook(hook: "Hook", kind: str, index: int, state: bytes) -> None:
     """Runs one hook with the state document on its stdin; HookError where it fails."""
-    path = hook["path"]
-    code, status = "WHERRY-HOOK-FAILED", None
+    path, timeout = hook["path"], hook.get("timeout") or 0
     try:
-        native.run_hook(path, hook.get("args") or [path], hook.get("env") or [], state, hook.get("timeout") or 0)
-        return
+        native.run_hook(path, hook.get("args") or [path], hook.get("env") or [], state, timeout)
     except Failure as failure:
-        status = failure.value
-        if failure.error == constants.WHERRY_HOOK_TIMEOUT:
-            code, text = "WHERRY-HOOK-TIMEOUT", f"it did not end within {hook.get('timeout')} s"
-        elif failure.error == constants.WHERRY_HOOK_FAILED:
-            text = wait_status(failure.value)
-        else:
-            text = os_text(failure)
-    except OSError as error:
-        text = os_text(error)
+        raise hook_error(failure, kind, index, path, timeout) from failure
+
+
+def hook_error(failure: Failure, kind: str, index: int, path: str, timeout: int) -> HookError:
+    code, text = "WHERRY-HOOK-FAILED", os_text(failure)
+    if failure.error == constants.WHERRY_HOOK_TIMEOUT:
+        code, text = "WHERRY-HOOK-TIMEOUT", f"it did not end within {timeout} s"
+    elif failure.error == constants.WHERRY_HOOK_FAILED:
+        text = wait_status(failure.value)
     message = f"error running {kind} hook #{index}: {path}: {text}"
-    raise HookError(message, code=code, pointer=f"/hooks/{kind}/{index}", hook=kind, path=path, status=status)
+    return HookError(message, code=code, pointer=f"/hooks/{kind}/{index}", hook=kind, path=path, status=failure.value)
 
 
 def os_text(error: OSError) -> str:
@@ -111,9 +109,9 @@ def poststop_after_failed_create(failure: Failure, prepared: "Prepared", options
     from json import dumps
 
     from wherry.oci.state import document
-    from wherry.plan.describe import steps
+    from wherry.plan.describe import Plan
 
-    hook_steps = [index for index, step in enumerate(steps(prepared.plan)) if step.name == "OP_HOOK"]
+    hook_steps = [index for index, step in enumerate(Plan(prepared.plan).steps) if step.name == "HOOK"]
     if not hook_steps or failure.step < hook_steps[0]:
         return []
     config = load(prepared.config)

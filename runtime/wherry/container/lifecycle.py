@@ -10,16 +10,9 @@ from errno import EBADMSG, ESRCH
 
 from wherry.errors import DeadlineError, StateError, UsageError, not_found, refused
 from wherry.kernel import native
-from wherry.kernel.native import Container, Failure, constants
+from wherry.kernel.native import STATUS_NAMES, Container, Failure, constants
 
 LOCK_WAIT_MS = 10_000
-STATUS = {
-    constants.HOST_CREATING: "creating",
-    constants.HOST_CREATED: "created",
-    constants.HOST_RUNNING: "running",
-    constants.HOST_STOPPED: "stopped",
-    constants.HOST_PAUSED: "paused",
-}
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
 _SIGTERM, _SIGKILL = 15, 9
 
@@ -57,10 +50,10 @@ def start(root: str, id: str) -> None:
     with opened(root, id) as container:
         lock(container, "start", id)
         if b"WHERRY_FAILURE" in posix.environ:
-            from wherry.container.wording import raise_told_start
+            from wherry.container.wording import Setting, raise_told_start
 
-            raise_told_start(container)
-        status = STATUS[container.status()]
+            raise_told_start(container, Setting("start", root, id))
+        status = STATUS_NAMES[container.status()]
         if status != "created":
             raise refused("start", status, id)
         if container.flags & constants.WHERRY_PLAN_NO_PROCESS:
@@ -77,10 +70,10 @@ def _execute(container: Container, root: str, id: str) -> None:
         container.start()
     except Failure as failure:
         if failure.error == constants.WHERRY_NOT_CREATED:
-            raise refused("start", STATUS[container.status()], id) from failure
-        from wherry.container.wording import start_failed
+            raise refused("start", STATUS_NAMES[container.status()], id) from failure
+        from wherry.container.wording import Setting, start_failed
 
-        raise start_failed(container, failure) from failure
+        raise start_failed(container, failure, Setting("start", root, id)) from failure
 
 
 def kill(root: str, id: str, number: int = _SIGTERM, everyone: bool = False) -> None:
@@ -89,7 +82,7 @@ def kill(root: str, id: str, number: int = _SIGTERM, everyone: bool = False) -> 
         if everyone or (number == _SIGKILL and container.flags & constants.WHERRY_PLAN_SHARED_PID):
             # where the pid namespace is shared the death of init takes nobody along
             return _kill_everyone(container, number)
-        status = STATUS[container.status()]
+        status = STATUS_NAMES[container.status()]
         if status not in ("created", "running", "paused"):
             raise refused("kill", status, id)
         try:
@@ -129,7 +122,7 @@ def _delete(container: Container, id: str, force: bool) -> "list[str]":
         # before the lock: who holds it may be waiting for this very process
         _ignore_missing(container, _SIGKILL)
     lock(container, "delete", id)
-    status = STATUS[container.status()]
+    status = STATUS_NAMES[container.status()]
     if status in ("running", "paused") and not force:
         raise refused("delete", status, id)
     if container.record_status != constants.WHERRY_RECORD_PUBLISHED:

@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Words for what C reports: a Failure (step, error, call, value) and the plan it happened in become an error that names the field
-of config.json. Loaded once something failed; what engines search for in these texts is listed in docs/errors.md.
+of config.json. Loaded once something failed. What engines search for in these texts is listed in docs/errors.md.
 
     /mounts/3: mount tmpfs on /run: operation not permitted (fsmount, step 12 of 31)
 """
 
 import posix
-from errno import EACCES, EISDIR, ENOENT
+from errno import EACCES, EISDIR, ENOENT, ENOEXEC
 
 from wherry.codes import CODES
-from wherry.container.hooks import config_copy, end, hooks_of, os_text, wait_status
+from wherry.container.hooks import end, hook_error, os_text, wait_status
 from wherry.errors import DeadlineError, HookError, HostError, InternalError, LaunchError, WherryError
 from wherry.kernel.native import Container, Failure, call_name, constants
-from wherry.oci.config import load
-from wherry.plan.describe import Step, steps
+from wherry.plan.describe import Plan, Step
 
-# refusal -> (code, words). {value} is the failure's value.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.container.options import CreateOptions
+
+# refusal -> (code, words)
 _REFUSALS = {
     "BAD_PLAN": ("WHERRY-LAUNCH-BAD-PLAN", "the plan is damaged at offset {value}"),
     "WRONG_VERSION": ("WHERRY-HOST-BUILD", "the plan was made by another build of wherry"),
     "CGROUP_POPULATED": ("WHERRY-LAUNCH-CGROUP-POPULATED", "container's cgroup is not empty: it holds processes already"),
     "CGROUP_FROZEN": ("WHERRY-LAUNCH-CGROUP-FROZEN", "container's cgroup unexpectedly frozen"),
-    "CGROUP_INTERNAL_PROCESSES": ("WHERRY-HOST-CGROUP", "a cgroup above holds processes itself, so it cannot enable controllers"),
-    "CGROUP_CONTROLLER_MISSING": ("WHERRY-HOST-CGROUP", "a cgroup above does not offer the controller"),
+    "CGROUP_INTERNAL_PROCESSES": ("WHERRY-HOST-CGROUP", "{above} holds processes itself, so it cannot enable controllers"),
+    "CGROUP_CONTROLLER_MISSING": ("WHERRY-HOST-CGROUP", "{above} does not offer the controller"),
     "WRONG_NAMESPACE_TYPE": ("WHERRY-LAUNCH-WRONG-NAMESPACE-TYPE", "the file is not a namespace of this type"),
     "NOT_IN_ROOTFS": ("WHERRY-LAUNCH-NOT-IN-ROOTFS", "the path cannot be reached inside of the root filesystem"),
     "NOT_PROCFS": ("WHERRY-LAUNCH-NOT-PROCFS", "/proc is not the kernel's process filesystem"),
@@ -35,95 +38,143 @@ _REFUSALS = {
     "LOCKED_FLAG": ("WHERRY-LAUNCH-LOCKED-FLAG", "a flag that the host's mount has locked cannot be cleared"),
     "UNSUPPORTED": ("WHERRY-LAUNCH-UNSUPPORTED", "the kernel lacks {call}"),
     "CAPABILITY_MISSING": ("WHERRY-LAUNCH-CAPABILITY-MISSING", "the capability cannot be kept"),
-    "UNSAFE_DIRECTORY": ("WHERRY-HOST-PERMISSION", "--root belongs to another user, or others may write to it"),
+    "UNSAFE_DIRECTORY": ("WHERRY-HOST-PERMISSION", "it belongs to another user, or others may write to it"),
 }
 _BY_NUMBER = {getattr(constants, f"WHERRY_{name}"): row for name, row in _REFUSALS.items()}
-_PROGRAM_STEPS = ("OP_PROGRAM", "OP_EXECUTE")
+_KINDS = {"WHERRY-HOST": HostError, "WHERRY-DEADLINE": DeadlineError, "WHERRY-INTERNAL": InternalError}
+_UNSAID = ("WHERRY-LAUNCH-STEP",)  # codes whose remedy says no more than the message
 
 
-def explain(failure: Failure, plan: bytes, verb: str) -> WherryError:
-    """The error for a failure of create or run."""
-    all = steps(plan)
-    step = all[failure.step] if failure.step < len(all) else None
-    error = _program_error(failure, step) or _hook_error(failure, step) or _step_error(failure, step)
-    error.facts["verb"] = verb
+class Setting:
+    """What stands for the slots of a plan, and what the caller named on the command line."""
+
+    __slots__ = ("bundle", "id", "options", "root", "verb")
+
+    def __init__(self, verb: str, root: str, id: str, bundle: str = "", options: "CreateOptions | None" = None) -> None:
+        self.verb, self.root, self.id, self.bundle, self.options = verb, root, id, bundle, options
+
+    @classmethod
+    def of(cls, options: "CreateOptions") -> "Setting":
+        return cls(options.verb, options.root, options.id, options.bundle, options)
+
+    def fill(self, text: str) -> str:
+        for slot, value in (("<id>", self.id), ("<bundle>", self.bundle), ("<directory>", f"{self.root}/{self.id}")):
+            text = text.replace(slot, value or slot)
+        return text
+
+
+def explain(failure: Failure, plan: bytes, setting: Setting) -> WherryError:
+    """The error for a failure of an operation of the plan, or of none."""
+    steps = Plan(plan).steps
+    step = steps[failure.step] if failure.step < len(steps) else None
+    error = _program_error(failure, step, steps) or _hook_error(failure, step) or _step_error(failure, step, steps, setting)
+    error.facts["verb"] = setting.verb
     if step is not None:
-        error.facts.update(step=failure.step + 1, steps=len(all))
-        error.message += f" ({_call(failure)}step {failure.step + 1} of {len(all)})"
+        error.facts.update(step=step.number, steps=len(steps))
+        call = "" if failure.call in ("NONE", "HOOK") else f"{failure.call.lower()}, "
+        error.message += f" ({call}step {step.number} of {len(steps)})"
     if failure.undo:
-        error.also.append(HostError(f"{posix.strerror(failure.undo).lower()}: what is left is removed by wherry gc", errno=failure.undo))
+        message = f"{posix.strerror(failure.undo).lower()}: what is left is removed by wherry gc"
+        error.also.append(HostError(message, errno=failure.undo))
     return error
 
 
-def _call(failure: Failure) -> str:
-    return "" if failure.call == "NONE" else f"{failure.call.lower()}, "
-
-
-def _step_error(failure: Failure, step: "Step | None") -> WherryError:
+def _step_error(failure: Failure, step: "Step | None", steps: "list[Step]", setting: Setting) -> WherryError:
     code, words = _BY_NUMBER.get(failure.error, ("WHERRY-LAUNCH-STEP", os_text(failure)))
-    for slot, fill in (("{value}", str(failure.value)), ("{call}", failure.call.lower()), ("{status}", wait_status(failure.value))):
-        words = words.replace(slot, fill)
-    if step is not None and step.text:
-        words = f"{step.text}: {words}"
-    elif failure.call != "NONE" and code == "WHERRY-LAUNCH-STEP":
+    words = words.replace("{value}", str(failure.value)).replace("{call}", failure.call.lower()).replace("{status}", wait_status(failure.value))
+    if step is not None:
+        words = words.replace("{above}", str(step.fields.get("path"))[: failure.value])
+        words = f"{setting.fill(_what(failure, step, steps, setting))}: {words}"
+    elif failure.call != "NONE" and failure.error not in _BY_NUMBER:
         words = f"{failure.call.lower()}: {words}"
-    return _error(code, words, step, failure)
-
-
-def _error(code: str, words: str, step: "Step | None", failure: Failure) -> WherryError:
-    kind: "type[WherryError]" = LaunchError
-    for prefix, other in (("WHERRY-HOST", HostError), ("WHERRY-DEADLINE", DeadlineError), ("WHERRY-INTERNAL", InternalError)):
-        if code.startswith(prefix):
-            kind = other
-    remedy = CODES[code].remedy if code in CODES and code != "WHERRY-LAUNCH-STEP" else None
+    kind = next((other for prefix, other in _KINDS.items() if code.startswith(prefix)), LaunchError)
+    remedy = CODES[code].remedy if code in CODES and code not in _UNSAID else None
     place = (step.place or None) if step is not None else None
     return kind(words, code=code, pointer=place, remedy=remedy, call=failure.call, errno=failure.error)
 
 
-def _program_error(failure: Failure, step: "Step | None") -> "WherryError | None":
+# ---- what the step was doing, in a few words
+
+
+def _what(failure: Failure, step: Step, steps: "list[Step]", setting: Setting) -> str:
+    f = step.fields
+    if step.name in ("CLAIM", "PUBLISH"):
+        return _of_the_caller(failure, setting) or ("claim the id" if step.name == "CLAIM" else "publish the container")
+    if step.name in ("CGROUP_WRITE", "OPEN_TASKS"):
+        verb = f"write {f['value']} to" if step.name == "CGROUP_WRITE" else "open"
+        return f"{verb} {_cgroup(steps, f['directory'])}/{f['file']}"
+    if step.name in ("MOUNT_FS", "MOUNT_CGROUP2", "MOUNT_SYSFS"):
+        return f"mount {f['type']} on {f['destination']}"
+    if step.name == "MOUNT_BIND":
+        return f"bind {_source(steps, f['tree'])} on {f['destination']}"
+    if step.name == "OPEN_TREE":
+        return f"open {f['source']}"
+    if step.name == "ATTACH_ROOTFS":
+        return f"mount the root filesystem {f['path']}"
+    if step.name == "WORKING_DIRECTORY":
+        return f'chdir to cwd ("{f["path"]}") set in config.json failed'
+    if step.name == "SECURITY_LABEL":
+        return f"write {f['module']} label {f['label']} to /proc/self/attr"
+    return step.text.partition(" [")[0].partition("; ")[0]
+
+
+def _of_the_caller(failure: Failure, setting: Setting) -> str:
+    """Flags of the command line, which no field of the configuration answers for."""
+    options = setting.options
+    if failure.call == "PID_FILE" and options:
+        return f"--pid-file {options.pid_file}"
+    if failure.call == "CONSOLE_SOCKET" and options:
+        return f"--console-socket {options.console_socket}"
+    if failure.call == "PIDFD_SOCKET" and options:
+        return f"--pidfd-socket {options.pidfd_socket}"
+    if failure.call == "OPEN" or failure.error == constants.WHERRY_UNSAFE_DIRECTORY:
+        return f"--root {setting.root}"
+    return ""
+
+
+def _cgroup(steps: "list[Step]", register: int) -> str:
+    return next((str(step.fields["path"]) for step in steps if step.name == "CGROUP_DIRECTORY" and step.fields["out"] == register), "cgroup")
+
+
+def _source(steps: "list[Step]", register: int) -> str:
+    return next((str(step.fields["source"]) for step in reversed(steps) if step.name == "OPEN_TREE" and step.fields["out"] == register), "")
+
+
+# ---- the program, and hooks
+
+
+def _program_error(failure: Failure, step: "Step | None", steps: "list[Step]") -> "WherryError | None":
     """What engines turn into 126 and 127: the program cannot be found, or must not be executed."""
-    if step is None or step.name not in _PROGRAM_STEPS:
+    if step is None or step.name not in ("PROGRAM", "EXECUTE"):
         return None
-    if failure.error not in (constants.WHERRY_PROGRAM_NOT_FOUND,) and failure.error >= constants.WHERRY_REFUSED_FIRST:
+    if failure.error != constants.WHERRY_PROGRAM_NOT_FOUND and failure.error >= constants.WHERRY_REFUSED_FIRST:
         return None
-    return program_error(failure, step.detail("program"), step.place)
-
-
-def program_error(failure: Failure, program: str, place: str) -> WherryError:
-    code, remedy = "WHERRY-LAUNCH-STEP", None
-    if failure.error in (constants.WHERRY_PROGRAM_NOT_FOUND, ENOENT):
-        code = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND"
-        remedy = CODES[code].remedy
+    program = next(step.fields["arguments"][0] for step in steps if step.name == "PROGRAM")
+    code, remedy, text = "WHERRY-LAUNCH-STEP", None, os_text(failure)
     if failure.error == constants.WHERRY_PROGRAM_NOT_FOUND:
-        text = "executable file not found in $PATH: No such file or directory"
+        code, text = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND", "executable file not found in $PATH: No such file or directory"
     elif failure.error == ENOENT:
-        text = f"stat {program}: no such file or directory"
+        code, text = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND", f"stat {program}: no such file or directory"
     elif failure.error == EISDIR:
         text = "is a directory: permission denied"
-    else:
-        text = os_text(failure)
-        remedy = "it must be a file that may be executed" if failure.error == EACCES else None
+    elif failure.error == EACCES:
+        remedy = "it must be a file that may be executed"
+    elif failure.error == ENOEXEC:
+        remedy = "a script begins with #! and its interpreter; a program must be of this machine's architecture"
+    if code != "WHERRY-LAUNCH-STEP":
+        remedy = CODES[code].remedy
     message = f'exec: "{program}": {text}'
-    return LaunchError(message, code=code, pointer=place or None, remedy=remedy, call=failure.call, errno=failure.error)
+    return LaunchError(message, code=code, pointer="/process/args/0", remedy=remedy, call=failure.call, errno=failure.error)
 
 
 def _hook_error(failure: Failure, step: "Step | None") -> "WherryError | None":
-    if step is None or step.name != "OP_HOOK":
+    if step is None or step.name != "HOOK":
         return None
     _, _, kind, index = step.place.split("/")
-    return hook_error(failure, kind, int(index), step.detail("path"))
+    return hook_error(failure, kind, int(index), step.fields["path"], step.fields["timeout"])
 
 
-def hook_error(failure: Failure, kind: str, index: int, path: str) -> HookError:
-    code = "WHERRY-HOOK-FAILED"
-    if failure.error == constants.WHERRY_HOOK_TIMEOUT:
-        code, text = "WHERRY-HOOK-TIMEOUT", "it did not end within its timeout"
-    elif failure.error == constants.WHERRY_HOOK_FAILED:
-        text = wait_status(failure.value)
-    else:
-        text = os_text(failure)
-    message = f"error running {kind} hook #{index}: {path}: {text}"
-    return HookError(message, code=code, pointer=f"/hooks/{kind}/{index}", hook=kind, path=path, status=failure.value)
+# ---- what the front had, and what start met
 
 
 def told() -> "Failure | None":
@@ -131,49 +182,34 @@ def told() -> "Failure | None":
     text = posix.environ.pop(b"WHERRY_FAILURE", b"").decode("ascii", "replace")
     numbers = [int(part) for part in text.split(":") if part.isdecimal()]
     if len(numbers) != 4 or not numbers[1] or numbers[1] == constants.WHERRY_EXISTS:
-        return None  # not said what, or the id is taken, which may be a crashed create: done again here
+        return None  # not said what; or the id is taken, perhaps by a crashed create: done again here
     step, error, call, value = numbers
     return Failure(error, step, call_name(call), value)
 
 
-def raise_told(plan: bytes, verb: str) -> None:
+def raise_told(plan: bytes, setting: Setting) -> None:
     failure = told()
     if failure is not None:
-        raise explain(failure, plan, verb)
+        raise explain(failure, plan, setting)
 
 
-def raise_told_start(container: Container) -> None:
+def raise_told_start(container: Container, setting: Setting) -> None:
     failure = told()
     if failure is not None:
-        raise start_failed(container, failure)
+        raise start_failed(container, failure, setting)
 
 
-def start_failed(container: Container, failure: Failure) -> WherryError:
+def start_failed(container: Container, failure: Failure, setting: Setting) -> WherryError:
     """The error of a start whose program could not be executed. Init is gone by now, and the container has stopped; where a
     startContainer hook failed it is removed, as the specification has it."""
-    plan = _kept_plan(container)
-    if plan is not None:
-        error = explain(failure, plan, "start")
-    elif failure.call == "HOOK" or failure.error in (constants.WHERRY_HOOK_FAILED, constants.WHERRY_HOOK_TIMEOUT):
-        hooks = hooks_of(container, "startContainer")
-        error = hook_error(failure, "startContainer", 0, hooks[0]["path"] if hooks else "")
-    elif failure.call == "EXECVE":
-        arguments = load(config_copy(container))["process"]["args"]
-        error = program_error(failure, arguments[0], "/process/args/0")
-    else:
-        error = _step_error(failure, None)
+    error = explain(failure, _kept_plan(container), setting)
     if isinstance(error, HookError):
         end(container, error)
     return error
 
 
-def _kept_plan(container: Container) -> "bytes | None":
+def _kept_plan(container: Container) -> bytes:
     """The plan that the container was made from, as the state directory keeps it."""
-    try:
-        descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
-    except OSError:
-        return None
+    descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
     with open(descriptor, "rb") as file:
         return file.read()
-
-

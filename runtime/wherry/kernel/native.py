@@ -54,8 +54,13 @@ def _text(data: "CData") -> "str":
 
 
 def _failure(message: "CData", undo: "int" = 0) -> "Failure":
-    name: bytes = ffi.string(lib.native_call_name(message.call))
-    return Failure(message.error, message.step, name.decode(), message.value, undo)
+    return Failure(message.error, message.step, call_name(message.call), message.value, undo)
+
+
+def call_name(number: "int") -> "str":
+    """Of enum wherry_call, without its prefix: "MOVE_MOUNT"."""
+    name: bytes = ffi.string(lib.native_call_name(number))
+    return name.decode()
 
 
 def _check(result: "int", name: "str | None" = None) -> "int":
