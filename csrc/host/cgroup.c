@@ -228,14 +228,14 @@ static bool has_word(const char *text, const char *word, size_t length)
 	return false;
 }
 
-/* One write for each controller, so that the one which is refused is known. */
-static int enable(int directory, const char *wanted)
+/* One write for each controller, so that the one which is refused is known, and the others are not lost with it. */
+static int enable(int directory, const char *wanted, bool where_possible)
 {
 	char enabled[MAX_VALUE], word[64] = "+";
 	ssize_t got = host_read_file(directory, "cgroup.subtree_control", enabled, sizeof(enabled));
 
 	if (got < 0)
-		return (int)got;
+		return where_possible ? 0 : (int)got;
 	while (*wanted) {
 		size_t length = strcspn(wanted, " ");
 
@@ -244,7 +244,7 @@ static int enable(int directory, const char *wanted)
 		memcpy(word + 1, wanted, length);
 		word[length + 1] = 0;
 		if (length && !has_word(enabled, word + 1, length) &&
-		    wherry_write_file(directory, "cgroup.subtree_control", word, length + 1, NULL) < 0)
+		    wherry_write_file(directory, "cgroup.subtree_control", word, length + 1, NULL) < 0 && !where_possible)
 			return errno == EBUSY ? -WHERRY_CGROUP_INTERNAL_PROCESSES :
 			       errno == ENOENT || errno == EINVAL ? -WHERRY_CGROUP_CONTROLLER_MISSING : -errno;
 		wanted += length + (wanted[length] == ' ');
@@ -268,7 +268,7 @@ int op_cgroup_controllers(struct wherry_machine *m, const struct wherry_op_cgrou
 	if (at < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, -at);
 	while (controllers && (more = next_component(&rest, name)) > 0) {
-		int result = enable(at, controllers), next;
+		int result = enable(at, controllers, op->flags & WHERRY_CGROUP_WHERE_POSSIBLE), next;
 
 		m->failed_value = (uint64_t)(rest - path) - strlen(name) - 1;
 		if (result < 0 && !(op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)))

@@ -198,6 +198,7 @@ enum wherry_cgroup_flags {
 	WHERRY_CGROUP_V2 = 1 << 0,
 	WHERRY_CGROUP_EXISTING = 1 << 1, /* may exist already (shared); without it a populated or frozen one is refused */
 	WHERRY_CGROUP_OPTIONAL = 1 << 2, /* no permission (rootless without delegation) is no error: the register stays empty */
+	WHERRY_CGROUP_WHERE_POSSIBLE = 1 << 3, /* controllers: one that cannot be enabled is left out */
 };
 
 struct wherry_op_cgroup_directory {
