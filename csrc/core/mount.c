@@ -50,6 +50,13 @@ static bool is_root_path(const char *path)
 	return !path[strspn(path, "/")];
 }
 
+static bool is_directory(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static bool is_procfs(int fd)
 {
 	struct statfs fs;
@@ -224,6 +231,8 @@ int op_mount_bind(struct wherry_machine *m, const struct wherry_op_mount_bind *o
 	if (fstat(tree.fd, &st) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_STAT);
 	result = find_place(m, destination, S_ISDIR(st.st_mode), op->flags, &place);
+	if (!result && is_directory(place.fd) != S_ISDIR(st.st_mode)) /* move_mount would say EINVAL, as for many other things */
+		result = wherry_fail(m, WHERRY_CALL_MOVE_MOUNT, ENOTDIR);
 	if (!result)
 		result = check_proc(m, &place, destination, is_procfs(tree.fd), op->flags);
 	if (!result)

@@ -9,6 +9,7 @@
 #include "build.h"
 
 #include <dirent.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 
 #define BED "/tmp/wherry-bed"
@@ -29,6 +30,7 @@ __attribute__((unused)) static void bed_directory(const char *path)
 {
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
 		TRY(-1);
+	TRY(chmod(path, 0755));
 }
 
 /* The content of the decoy as one number: names, types, modes, sizes, at every level. */
@@ -125,7 +127,7 @@ __attribute__((unused)) static unsigned long bed_flags(const char *path)
 /* The line of mountinfo whose mount point is `path`, the last one; "" = nothing is mounted there. */
 __attribute__((unused)) static const char *bed_mountinfo(const char *path)
 {
-	static char last[2048];
+	static char last[4096];
 	char line[4096];
 	FILE *info = fopen("/proc/self/mountinfo", "re");
 
@@ -134,7 +136,7 @@ __attribute__((unused)) static const char *bed_mountinfo(const char *path)
 		char point[2048];
 
 		if (sscanf(line, "%*s %*s %*s %*s %2047s", point) == 1 && !strcmp(point, path))
-			snprintf(last, sizeof(last), "%s", line);
+			strcpy(last, line);
 	}
 	if (info)
 		fclose(info);
