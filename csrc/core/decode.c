@@ -371,7 +371,7 @@ static int check_steps(struct check *c, struct wherry_code *code)
 		const struct wherry_op *op = (const void *)(c->base + at);
 		int error;
 
-		if (end - at < sizeof(*op) || op->size > end - at || op->size < sizeof(*op) || op->size % 8)
+		if (end - at < sizeof(*op) || op->size > end - at)
 			return bad(c, at);
 		error = check_op(c, plan, &progress, at, op);
 		if (error)
