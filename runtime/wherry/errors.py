@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+def printable(text: str) -> str:
+    """One line that is safe in a terminal and in a log: what a config or an argument smuggled into it is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 class WherryError(Exception):
     """Base of all. `also` holds errors that happened while this one was being cleaned up after."""
 
@@ -57,7 +64,7 @@ class WherryError(Exception):
         self.also: "list[WherryError]" = []
 
     def __str__(self) -> str:
-        return f"{self.pointer}: {self.message}" if self.pointer else self.message
+        return printable(f"{self.pointer}: {self.message}" if self.pointer else self.message)
 
     def sentence(self) -> str:
         """The whole text for a person: place, message, remedy, and what failed during the cleanup."""
@@ -99,7 +106,7 @@ class JsonError(ConfigError):
         place = self.facts.get("name", "config.json")
         if "line" in self.facts:
             place += f":{self.facts['line']}:{self.facts['column']}"
-        return f"{place}: {super().__str__()}"
+        return f"{printable(place)}: {super().__str__()}"
 
 
 class StateError(WherryError):

@@ -409,15 +409,14 @@ def rare_sections(config: "Config", spaces: "dict[str, str]", report: Report) ->
         checks_rare.net_devices(linux, spaces, report)
 
 
-# Each rule, and what it reads: where that has the wrong shape, `findings` leaves the rule out.
-RULES: "tuple[tuple[Callable[[Config, dict[str, str], Report], None], tuple[str, ...]], ...]" = (
-    (version, ("/ociVersion",)),
-    (host_names, ("/linux/namespaces",)),
-    (own_mounts, ("/linux/namespaces",)),
-    (user_mappings, ("/linux/namespaces", "/linux/uidMappings", "/linux/gidMappings")),
-    (mount_idmaps, ("/linux/namespaces", "/mounts")),
-    (annotation_keys, ()),
-    (rare_sections, ("/linux/namespaces",)),
+RULES: "tuple[Callable[[Config, dict[str, str], Report], None], ...]" = (
+    version,
+    host_names,
+    own_mounts,
+    user_mappings,
+    mount_idmaps,
+    annotation_keys,
+    rare_sections,
 )
 
 
@@ -428,8 +427,8 @@ def check(config: "Config") -> "list[str]":
     """Warnings, or the first error as ConfigError."""
     report = Report()
     walk(config, CONFIG, "", report)
-    spaces = _spaces(config)
-    for rule, _ in RULES:
+    spaces = namespace_paths(config)
+    for rule in RULES:
         rule(config, spaces, report)
     return [str(finding) for finding in report.findings]
 
@@ -450,38 +449,10 @@ def check_resources(resources: "Resources") -> "list[str]":
 
 def findings(config: "Config") -> "list[Finding]":
     """Everything that is wrong or dubious, in the order of the configuration's sections."""
-    report = Report(collect=True)
-    walk(config, CONFIG, "", report)
-    if not isinstance(config, dict):
-        return report.findings
-    config = _without(config, report.bad)
-    spaces = _spaces(config)
-    for rule, needs in RULES:
-        if not any(bad.startswith(need) or need.startswith(bad + "/") for bad in report.bad for need in needs):
-            rule(config, spaces, report)
-    return report.findings
+    from wherry.oci.collect import collect
+
+    return collect(config)
 
 
-def _spaces(config: "Config") -> "dict[str, str]":
+def namespace_paths(config: "Config") -> "dict[str, str]":
     return {namespace["type"]: namespace.get("path", "") for namespace in config.get("linux", {}).get("namespaces", ())}
-
-
-def _without(value: "Any", pointers: "list[str]") -> "Any":
-    """A copy of a document without the values at `pointers`. Arrays that hold one of them are among them."""
-    for pointer in sorted(pointers, key=len):
-        value = _remove(value, pointer.split("/")[1:])
-    return value
-
-
-def _remove(value: "Any", path: "list[str]") -> "Any":
-    if not isinstance(value, dict):
-        return value
-    key = path[0].replace("~1", "/").replace("~0", "~")
-    if key not in value:
-        return value
-    value = dict(value)
-    if len(path) == 1:
-        del value[key]
-    else:
-        value[key] = _remove(value[key], path[1:])
-    return value

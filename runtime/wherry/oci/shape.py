@@ -13,7 +13,7 @@ A rule of an Object or Map sees one value whose shape is right, and its pointer.
 Two ways to run: the first error is raised (create, fast), or everything is collected (validate).
 """
 
-from wherry.errors import ConfigError
+from wherry.errors import ConfigError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Finding:
         self.remedy = remedy
 
     def __str__(self) -> str:
-        text = f"{self.pointer}: {self.message}" if self.pointer else self.message
+        text = printable(f"{self.pointer}: {self.message}" if self.pointer else self.message)
         return f"{text} ({self.remedy})" if self.remedy else text
 
     def __repr__(self) -> str:
@@ -66,8 +66,6 @@ class Report:
     def error(self, name: str, pointer: str, message: str, remedy: "str | None" = None) -> None:
         if not self.collect:
             raise ConfigError(message, code=f"WHERRY-CONFIG-{name}", pointer=pointer, remedy=remedy)
-        if self.bad and any(pointer == bad or pointer.startswith(bad + "/") for bad in self.bad):
-            return  # a rule missed what is there, but wrong: said already
         self.findings.append(Finding("error", f"WHERRY-CONFIG-{name}", pointer, message, remedy))
 
     def warn(self, name: str, pointer: str, message: str, remedy: "str | None" = None) -> None:
@@ -165,20 +163,11 @@ def _object(value: "Any", shape: Object, place: str, report: Report) -> bool:
     if usable and len(report.bad) == before:
         for rule in shape.rules:
             rule(value, place, report)
-    else:
-        _rules_for_the_rest(value, shape, place, report)
+    elif report.collect:
+        from wherry.oci.collect import rules_for_the_rest
+
+        rules_for_the_rest(value, shape, place, report)
     return usable
-
-
-def _rules_for_the_rest(value: "dict[str, Any]", shape: Object, place: str, report: Report) -> None:
-    """Only where errors are collected: the rules, on what is left of an object without the values of wrong shape. A rule that reads
-    a required property which is not there has nothing to say."""
-    rest = {key: item for key, item in value.items() if f"{place}/{escape(key)}" not in report.bad}
-    for rule in shape.rules:
-        try:
-            rule(rest, place, report)
-        except KeyError:
-            continue
 
 
 def _map(value: "Any", shape: Map, place: str, report: Report) -> bool:

@@ -8,6 +8,7 @@ oneOf, so each of its errors is about one value; one that a rule has spoken abou
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,7 @@ def validate_bundle(bundle: Path) -> Result:
 # ---- the schema
 
 
+@functools.cache
 def schema() -> dict[str, Any]:
     """As installed beside this module, or in a source tree."""
     beside = Path(__file__).with_name("config.schema.json")
@@ -109,9 +111,14 @@ def schema() -> dict[str, Any]:
 
 
 def schema_findings(config: Any) -> list[Finding]:
+    return [_worded(error) for error in _validator().iter_errors(config)]
+
+
+@functools.cache
+def _validator() -> Any:
     from jsonschema import Draft202012Validator
 
-    return [_worded(error) for error in Draft202012Validator(schema()).iter_errors(config)]
+    return Draft202012Validator(schema())
 
 
 def _worded(error: ValidationError) -> Finding:
