@@ -205,7 +205,8 @@ int attend(const struct front *f, int master)
 	return status;
 }
 
-// wherry-attend ROOT ID KEEP MASTER PYTHON...: Python has created and started, and becomes this; the rest of the words run its command line.
+// wherry-attend ROOT ID LETTERS MASTER PYTHON...: Python has created and started, and becomes this. Letters: k = keep the container,
+// s = be a subreaper, - = neither. The rest of the words start Python's command line.
 int attend_main(int argc, char **argv)
 {
 	static struct front f;
@@ -215,7 +216,9 @@ int attend_main(int argc, char **argv)
 		return 1;
 	f.root = argv[1];
 	f.id = argv[2];
-	f.keep = argv[3][0] == '1';
+	f.keep = strchr(argv[3], 'k');
+	if (strchr(argv[3], 's') && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+		return 1;
 	if (argv[4][0] != '-') {
 		master = 0;
 		for (const char *digit = argv[4]; *digit >= '0' && *digit <= '9'; digit++)

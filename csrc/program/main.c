@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The static program. Its name says which role it plays: the launcher is started by that name from the sealed copy, all other names
- * are the front.
+ * The static program. Its name says which role it plays: the launcher and the attendant of a run are started by
+ * that name from the sealed copy, all other names are the front.
  */
-#include "wherry/core.h"
+#include "wherry/front.h"
 
 #include <string.h>
-
-int front_main(int argc, char **argv) __attribute__((weak));
 
 struct role {
 	const char *name;
@@ -23,6 +21,7 @@ static int launcher(int argc, char **argv)
 
 static const struct role roles[] = {
 	{ "wherry-launcher", launcher },
+	{ "wherry-attend", attend_main },
 };
 
 int main(int argc, char **argv)
@@ -31,5 +30,5 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++)
 			if (!strcmp(argv[0], roles[i].name))
 				return roles[i].run(argc, argv);
-	return front_main ? front_main(argc, argv) : 127;
+	return front_main(argc, argv);
 }

@@ -41,7 +41,7 @@ int front_run(const struct front *f);
  * container unless `keep`. The signals to forward have been blocked by attend_prepare() before init was made. Exit status. */
 int attend_prepare(bool subreaper);
 int attend(const struct front *f, int master);
-/* Role of the program when Python has created and started: wherry-attend ROOT ID KEEP MASTER PYTHON... */
+/* Role of the program when Python has created and started: wherry-attend ROOT ID LETTERS MASTER PYTHON... */
 int attend_main(int argc, char **argv);
 
 int front_main(int argc, char **argv);

@@ -2,12 +2,13 @@
 """wherry plan: what create would do to the host, step by step. Does none of it."""
 
 import json
+
 from wherry.cli import Call
-from wherry.cli.arguments import TEXT
+from wherry.cli.arguments import BOOL, TEXT
 from wherry.cli.create import FLAGS as CREATE_FLAGS
 from wherry.cli.create import options_of
 from wherry.container.create import compile_plan, listen_environment, read_config
-from wherry.container.options import CreateOptions, read_file
+from wherry.container.options import CreateOptions, absolute, read_file
 from wherry.errors import UsageError
 from wherry.kernel.hostfacts import HostFacts, gather
 from wherry.plan.describe import Plan
@@ -17,12 +18,13 @@ FLAGS: dict[str, int | str] = {
     "facts": TEXT,
     "format": TEXT,
     "f": "format",
+    "json": BOOL,
 }
 
 
 def run(call: Call) -> int:
-    call.positional(0, 0)
-    kind = call.flags.text("format") or "text"
+    words = call.positional(0, 1)
+    kind = "json" if call.flags.on("json") else call.flags.text("format") or "text"
     if kind not in ("text", "json"):
         raise UsageError(f'invalid value "{kind}" for flag -format: text or json')
     given = call.flags.text("facts")
@@ -30,6 +32,8 @@ def run(call: Call) -> int:
         print(json.dumps(gather(lsms=True, delegate=True, mappers=True).to_json(), indent=2))
         return 0
     options = options_of(call, "plan")
+    if words:
+        options.bundle = absolute(words[0])
     options.attached = True
     plan, warnings = _plan(options, _facts(given) if given else None)
     if kind == "json":

@@ -11,12 +11,12 @@ from wherry.container.options import absolute, read_file
 from wherry.errors import UsageError
 from wherry.oci.validate import Result, validate
 
-FLAGS: dict[str, int | str] = {"bundle": TEXT, "b": "bundle", "format": TEXT, "f": "format", "strict": BOOL}
+FLAGS: dict[str, int | str] = {"bundle": TEXT, "b": "bundle", "format": TEXT, "f": "format", "json": BOOL, "strict": BOOL}
 
 
 def run(call: Call) -> int:
     words = call.positional(0, 1)
-    kind = call.flags.text("format") or "text"
+    kind = "json" if call.flags.on("json") else call.flags.text("format") or "text"
     if kind not in ("text", "json"):
         raise UsageError(f'invalid value "{kind}" for flag -format: text or json')
     result = _result(words[0] if words else call.flags.text("bundle") or ".")

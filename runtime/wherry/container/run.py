@@ -66,5 +66,6 @@ def _attend(options: "CreateOptions", keep: bool, subreaper: bool, master: int) 
     python = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
     if master >= 0:
         posix.set_inheritable(master, True)
-    words = [options.root, options.id, "1" if keep else "0", str(master) if master >= 0 else "-"]
+    letters = ("k" if keep else "") + ("s" if subreaper else "")
+    words = [options.root, options.id, letters or "-", str(master) if master >= 0 else "-"]
     posix.execve(native.program_fd(), ["wherry-attend", *words, *python], posix.environ)
