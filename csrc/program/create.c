@@ -128,6 +128,8 @@ int front_run(const struct front *f)
 		return FRONT_PYTHON;
 	if (host_create_begin(&create, &request))
 		return front_python_failed(f, &create.failure);
+	// our ends of the fifos stand for a reader and a writer, and our lock for a create at work
+	host_create_release(&create);
 	if (host_open(&c, f->root, f->id) || host_start(&c, &failure)) {
 		// a run that cannot start leaves nothing
 		host_destroy(&c, true);
