@@ -145,7 +145,7 @@ static int settle(struct host_create *c, int result)
 		return 0;
 	}
 	if (result == 0)
-		host_reap_launcher(c); /* the commit has been sent: nothing can take it back */
+		host_await_settled(c); /* the commit has been sent: nothing can take it back */
 	else
 		undo(c);
 	return result;

@@ -81,6 +81,6 @@ int host_run_step(struct host_create *c, uint32_t step); /* one operation of the
 int host_serve(struct host_create *c);           /* answers init until the commit (c->finished), or until the interlude (c->waiting) */
 int host_answer(struct host_create *c, uint32_t step, int result);
 int host_fail(struct host_create *c, uint32_t step, int result); /* returns `result` */
-void host_reap_launcher(struct host_create *c);  /* waits for it until the deadline, then kills it */
+void host_await_settled(struct host_create *c);  /* after the commit: until init has closed what it needs no more, and the launcher has ended */
 
 #endif

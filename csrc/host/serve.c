@@ -223,12 +223,17 @@ int host_serve(struct host_create *c)
 	return result;
 }
 
-/* It has nothing left to do once init has got its last step, but it is our child. */
-void host_reap_launcher(struct host_create *c)
+/* The end of the socket says that init holds its two fifos and nothing else of ours. The launcher is our child, and has nothing left to
+ * do once init has got its last step. */
+void host_await_settled(struct host_create *c)
 {
+	struct pollfd item = { .fd = c->machine.caller, .events = POLLIN };
 	int status;
 
+	while (item.fd >= 0 && poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
+		;
 	if (c->launcher_pidfd >= 0)
 		wherry_wait_child(c->launcher, c->launcher_pidfd, time_left(c), &status);
 	wherry_close(&c->launcher_pidfd);
+	wherry_close(&c->machine.caller);
 }
