@@ -111,8 +111,10 @@ static int take_away(struct wherry_machine *m, const char *path)
 	cleanup_fd int fd = -1;
 	struct statfs fs;
 
-	for (int i = 0; i < STACKED && umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0; i++)
-		;
+	/* slaves first: what is mounted below a shared mount would go from the host as well */
+	for (int i = 0; i < STACKED; i++)
+		if (mount(NULL, path, NULL, MS_SLAVE | MS_REC, NULL) < 0 || umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+			break;
 	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fstatfs(fd, &fs) < 0 || (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC))
 		return 0;
