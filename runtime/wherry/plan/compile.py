@@ -49,7 +49,6 @@ class Job:
         "config",
         "facts",
         "flags",
-        "host_trees",
         "in_user",
         "inherited",
         "into",
@@ -57,6 +56,7 @@ class Job:
         "kernel",
         "last_filter",
         "late",
+        "launcher_helps",
         "linux",
         "namespaces",
         "new_user",
@@ -95,9 +95,9 @@ class Job:
         self.joined_user = user is not None and bool(user[0])
         self.in_user = user is not None or facts.user_namespace
         self.privileged = bool(facts.capabilities & CAP_SYS_ADMIN) and not options.rootless
-        # Init in a user namespace cannot walk into a 0700 directory of the host: the launcher opens the tree, in init's mount namespace, so
-        # that the flags which the host set stay locked. Without privileges it could not enter there, and need not: init is the same user.
-        self.host_trees = user is not None and self.privileged
+        # Init in a user namespace cannot walk into a 0700 directory of the host, nor raise a hard limit: the launcher does (it opens trees in
+        # init's mount namespace, so that the flags which the host has set stay locked). Without privileges it can do no more than init.
+        self.launcher_helps = user is not None and self.privileged
         self.tree = -1
 
     def register(self) -> int:

@@ -217,7 +217,7 @@ def _text(data: bytes, reference: int) -> str | None:
 # ---- words
 
 _PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS")
-_CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL")
+_CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL", "WHERE_POSSIBLE")
 _WRITE_FLAGS = ("MISSING_OK", "IGNORE", "ALTERNATIVE")
 _MOUNT_FLAGS = ("COPY_UP", "TARGET_MODE", "PROC_TARGET", "KEEP_LOCKED", "CREATE", "ON_PROC", "READONLY_LATE")
 _ATTRIBUTE_NAMES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x80, "nosymfollow": 0x200000}

@@ -74,7 +74,8 @@ def _v2(job: "Job") -> None:
     rules = _device_rules(job)
     needed = _needed(writes, facts.v2_controllers)
     path, place = _cgroup_path(job, facts.v2_mount, _parent(facts.v2_own))
-    directory = _directory(job, path, facts.v2_mount, constants.WHERRY_CGROUP_V2 | _optional(job, bool(writes)), place, "")
+    optional = _optional(job, bool(writes))
+    directory = _directory(job, path, facts.v2_mount, constants.WHERRY_CGROUP_V2 | optional, place, "")
     job.inherited = job.registers
     job.into = directory
     length = len(facts.v2_mount)
@@ -82,7 +83,7 @@ def _v2(job: "Job") -> None:
         b.cgroup_controllers(path, length, 0, " ".join(needed), "/linux/resources")
     others = [name for name in facts.v2_controllers if name not in needed]
     if others:  # for the statistics, and for what `update` may ask for later
-        b.cgroup_controllers(path, length, constants.WHERRY_CGROUP_OPTIONAL, " ".join(others), place)
+        b.cgroup_controllers(path, length, constants.WHERRY_CGROUP_WHERE_POSSIBLE | optional, " ".join(others), place)
     for _, file, value, flags, pointer in writes:
         b.cgroup_write(directory, file, value, flags, pointer)
     if rules is not None:

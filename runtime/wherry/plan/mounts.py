@@ -202,7 +202,7 @@ def _open_tree(job: "Job", source: str, recursive: bool, place: str, by_launcher
     """Into the one register for trees: whatever attaches the tree takes it out again."""
     if job.tree < 0:
         job.tree = job.register()
-    job.b.open_tree(LAUNCHER if by_launcher or job.host_trees else INIT, source, recursive, job.tree, place)
+    job.b.open_tree(LAUNCHER if by_launcher or job.launcher_helps else INIT, source, recursive, job.tree, place)
 
 
 # ---- mounts
@@ -255,8 +255,9 @@ def _bind(job: "Job", mount: "dict[str, Any]", destination: str, choice: Choice,
 
         add(job, mount, choice.words, place)
     job.b.mount_bind(destination, job.tree, choice.exact(job), flags, place)
-    if job.in_user and choice.clear & ~ATIME:  # the retry of KEEP_LOCKED gives up these; what was asked for by name must hold, or fail
-        job.b.mount_attributes(destination, (0, choice.clear & ~ATIME, *NO_ATTRIBUTES[2:]), place)
+    named = choice.clear & ~ATIME & ~choice.recursive_set
+    if job.in_user and named:  # the retry of KEEP_LOCKED gives these up; what was asked for by name must hold, or fail
+        job.b.mount_attributes(destination, (0, named, *NO_ATTRIBUTES[2:]), place)
 
 
 def _filesystem(job: "Job", mount: "dict[str, Any]", destination: str, choice: Choice, place: str) -> None:

@@ -80,7 +80,7 @@ def scheduling(job: "Job", process: "Process") -> None:
 
 def limits(job: "Job", process: "Process") -> None:
     """By the launcher where init is only root of a user namespace: it may not raise a hard limit."""
-    executor = LAUNCHER if job.new_user and job.privileged else INIT
+    executor = LAUNCHER if job.launcher_helps else INIT
     given = [(limit, f"/process/rlimits/{index}") for index, limit in enumerate(process.get("rlimits") or ())]
     for limit, place in sorted(given, key=lambda pair: _LAST.index(pair[0]["type"]) + 1 if pair[0]["type"] in _LAST else 0):
         job.b.rlimit(executor, RLIMITS[limit["type"]], limit["soft"], limit["hard"], place)
