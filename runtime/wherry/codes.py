@@ -137,7 +137,6 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
             "the cgroup hierarchy does not offer what the configuration asks for",
             "`wherry doctor`; a rootless container needs delegated controllers",
         ),
-        "SYSTEMD": ("systemd did not do what it was asked for", "read its journal for the unit that the message names"),
         "PROGRAM": ("a program that wherry needs is missing", "install it"),
         "RESCTRL": ("linux.intelRdt cannot be applied by the host's resctrl filesystem", "see the message"),
         "BUILD": ("the program on PATH and the Python package are of different builds", "install wherry again"),

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wherry.errors import JsonError, UsageError
+from wherry.errors import JsonError
 from wherry.oci import checks
 from wherry.oci.reader import Reader, escape
 from wherry.oci.shape import Finding
@@ -85,16 +85,6 @@ def validate(data: bytes, name: str = "config.json", bundle: Path | None = None)
     places = {id(finding): reader.place(finding.pointer) for finding in findings}
     findings.sort(key=lambda finding: places[id(finding)])
     return Result(name, findings, places)
-
-
-def validate_bundle(bundle: Path) -> Result:
-    path = bundle / "config.json"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"cannot read {path}: {reason}", code="WHERRY-USAGE-BUNDLE", path=str(path)) from error
-    return validate(data, str(path), bundle)
 
 
 # ---- the schema

@@ -18,7 +18,7 @@ from wherry.oci.validate import schema_findings, validate
 from .configs import full, put
 
 TEXT = st.sampled_from(["", "/", "/a", "a", "rel/path", "../x", "0-3", "1.3.0", "2MB", "net.a", "x=y", "eth0", "ro", "bind", "tmpfs", "CAP_KILL", "~/", "a\nb"])
-SCALAR = st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False) | TEXT
+SCALAR = st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
 ANYTHING = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2), max_leaves=4)
 SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 
