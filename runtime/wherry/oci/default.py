@@ -108,20 +108,6 @@ def sandbox(
 ) -> "Config":
     """A configuration for a program that is not trusted. `mappings` (uids, gids) put it into a user namespace of its own;
     `network` shares the host's; `limits` false leaves the cgroup as it is (rootless without delegation)."""
-    environment = {"PATH": PATH.partition("=")[2], **({"TERM": "xterm"} if terminal else {}), **(env or {})}
-    process: "Process" = {
-        "terminal": terminal,
-        "user": {"uid": uid, "gid": gid},
-        "args": list(args),
-        "env": [f"{name}={value}" for name, value in environment.items()],
-        "cwd": cwd,
-        "capabilities": {},
-        "rlimits": [
-            {"type": "RLIMIT_CORE", "hard": 0, "soft": 0},
-            {"type": "RLIMIT_NOFILE", "hard": 65536, "soft": 1024},
-        ],
-        "noNewPrivileges": True,
-    }
     spaces = "pid ipc uts mount cgroup" + ("" if network else " network") + (" user" if mappings else "")
     linux: "Linux" = {
         "namespaces": _namespaces(spaces),
@@ -136,11 +122,28 @@ def sandbox(
         linux["seccomp"] = profile()
     return {
         "ociVersion": VERSION,
-        "process": process,
+        "process": _sandbox_process(args, env or {}, cwd, uid, gid, terminal),
         "root": {"path": rootfs, "readonly": readonly},
         "hostname": hostname,
         "mounts": _sandbox_mounts(mappings, network, readonly),
         "linux": linux,
+    }
+
+
+def _sandbox_process(args: "Sequence[str]", env: "Mapping[str, str]", cwd: str, uid: int, gid: int, terminal: bool) -> "Process":
+    environment = {"PATH": PATH.partition("=")[2], **({"TERM": "xterm"} if terminal else {}), **env}
+    return {
+        "terminal": terminal,
+        "user": {"uid": uid, "gid": gid},
+        "args": list(args),
+        "env": [f"{name}={value}" for name, value in environment.items()],
+        "cwd": cwd,
+        "capabilities": {},
+        "rlimits": [
+            {"type": "RLIMIT_CORE", "hard": 0, "soft": 0},
+            {"type": "RLIMIT_NOFILE", "hard": 4096, "soft": 1024},  # no more than any caller may give without privilege
+        ],
+        "noNewPrivileges": True,
     }
 
 
