@@ -156,7 +156,6 @@ int op_clone(struct wherry_machine *m, const struct wherry_op_clone *op)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
-	rootfs_stand(m); /* init inherits the place; nothing of the host's is run there */
 	pid = clone_init(op, cgroup, &pidfd, &attach);
 	if (pid < 0) {
 		int error = wherry_fail_errno(m, WHERRY_CALL_CLONE);
@@ -169,7 +168,7 @@ int op_clone(struct wherry_machine *m, const struct wherry_op_clone *op)
 	close(pair[pid ? 1 : 0]);
 	if (!pid)
 		_exit(wherry_init_main(m, attach ? attach_self(m, cgroup) : 0));
-	(void)!chdir("/"); /* the launcher may have to run newuidmap */
+	(void)!chdir("/"); /* init keeps the rootfs's place; nothing of the host's is run there */
 	m->init = pid;
 	m->init_pidfd = pidfd >= 0 ? pidfd : sys_pidfd_open(pid, 0);
 	return 0;
