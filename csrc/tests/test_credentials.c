@@ -173,10 +173,14 @@ static void inherited_child(void)
 {
 	struct wherry_machine *m = build_begin();
 	const struct wherry_op_capabilities before = { .effective = BIT(CAP_KILL), .permitted = BIT(CAP_KILL) | BIT(CAP_CHOWN),
-		.inheritable = BIT(CAP_KILL), .ambient = BIT(CAP_KILL) }, after = { .permitted = BIT(CAP_KILL) };
+		.inheritable = BIT(CAP_KILL), .ambient = BIT(CAP_KILL) }, after = { .permitted = BIT(CAP_KILL) },
+		not_ambient = { .permitted = BIT(CAP_KILL) | BIT(CAP_CHOWN), .inheritable = BIT(CAP_KILL) };
 
 	CHECK_EQUAL(op_capabilities(m, &before), 0);
 	CHECK_EQUAL(status_row("CapAmb"), BIT(CAP_KILL));
+	CHECK_EQUAL(op_capabilities(m, &not_ambient), 0); /* the kernel would let it stay: it is permitted and inheritable */
+	CHECK_EQUAL(status_row("CapAmb"), 0);
+	CHECK_EQUAL(status_row("CapInh"), BIT(CAP_KILL));
 	CHECK_EQUAL(op_capabilities(m, &after), 0);
 	CHECK_EQUAL(status_row("CapAmb"), 0);
 	CHECK_EQUAL(status_row("CapInh"), 0);

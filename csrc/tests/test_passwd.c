@@ -113,6 +113,21 @@ static void test_endless_file(void)
 	close(fd);
 }
 
+/* Half a path at the end of what is read is no path. */
+static void test_line_cut_by_the_limit(void)
+{
+	static const char last[] = "user:x:5:5::/home/directory:\n";
+	static char file[(4 << 20) + sizeof(last)];
+	char home[HOME_SIZE];
+
+	memset(file, '\n', sizeof(file));
+	memcpy(file + (4 << 20) - 15, last, strlen(last));
+	CHECK_EQUAL(lookup(file, sizeof(file), 5, home, sizeof(home)), -ENOENT);
+	memset(file, '\n', sizeof(file));
+	memcpy(file + (4 << 20) - strlen(last), last, strlen(last));
+	CHECK_EQUAL(lookup(file, sizeof(file), 5, home, sizeof(home)), 0);
+}
+
 /* ---- the second reading --------------------------------------------------------------------------------------------------- */
 
 /* One line, its fields cut out. True when it decides; then `answer` is its home. */
@@ -216,6 +231,7 @@ static const struct check_case cases[] = {
 	{ "long_lines_across_reads", test_long_lines_across_reads },
 	{ "nul_bytes", test_nul_bytes },
 	{ "endless_file", test_endless_file },
+	{ "line_cut_by_the_limit", test_line_cut_by_the_limit },
 	{ "random_files", test_random_files },
 };
 
