@@ -58,8 +58,7 @@ int op_memory_policy(struct wherry_machine *m, const struct wherry_op_memory_pol
 {
 	const unsigned long *nodes = op->nodes.length ? wherry_bytes(&m->code, op->nodes) : NULL;
 
-	/* the kernel takes one off before it reads that many bits */
-	if (sys_set_mempolicy((int)op->mode, nodes, nodes ? op->max_node + 1 : 0) < 0)
+	if (sys_set_mempolicy((int)op->mode, nodes, nodes ? op->max_node : 0) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SET_MEMPOLICY);
 	return 0;
 }
