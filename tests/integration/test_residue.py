@@ -94,9 +94,10 @@ def test_creator_killed_in_a_hook(runtime: Runtime, bundle: Bundle) -> None:
     process = runtime.popen("create", "--bundle", bundle.path, name)
     hook = wait_until(lambda: [pid for pid in descendants(process.pid) if command(pid) == ["sleep", "1000"]], "the hook")
     process.kill()
-    process.communicate()
+    process.wait()
     for pid in hook:
         os.kill(pid, signal.SIGKILL)
+    process.communicate()
     runtime("delete", "--force", name)
     assert not (runtime.root / name).exists()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
-FREE = {"_json", "_struct", "_signal", "errno", "posix", "sys", "time", "_cffi_backend", "wherry._native", "_sha256", "_sha2"}
+FREE = {"_json", "_struct", "_signal", "errno", "posix", "sys", "time", "_cffi_backend", "wherry._native", "wherry._native.lib", "_sha256", "_sha2"}
 """Built into the interpreter, or the extension."""
 
 COMMAND_LINE = {"wherry", "wherry.boot", "wherry.cli", "wherry.cli.arguments", "wherry.errors", "wherry.container", "wherry.container.lifecycle"}

@@ -92,6 +92,7 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
     "quiet": ("", "ids only"),
     "dry-run": ("", "say what would be done, do nothing"),
     "facts": ("FILE", "plan for the host that this file describes; - prints the facts of this one"),
+    "json": ("", "the same as --format json"),
     "strict": ("", "warnings count as errors"),
 }
 

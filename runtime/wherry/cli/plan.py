@@ -56,4 +56,3 @@ def _facts(path: str) -> HostFacts:
         raise UsageError(f"{path}: {(error.strerror or '').lower()}", code="WHERRY-USAGE-FILE") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{path}: no host facts: {error}", code="WHERRY-USAGE-FILE", remedy="wherry plan --facts - prints them") from error
-

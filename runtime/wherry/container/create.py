@@ -13,6 +13,8 @@ from wherry.kernel.native import Failure, constants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from wherry.container.interlude import Interlude
     from wherry.container.options import CreateOptions
     from wherry.kernel.hostfacts import HostFacts
@@ -97,7 +99,7 @@ def compile_plan(
     from wherry.plan.compile import compile, wanted
     from wherry.plan.options import Options
 
-    document = load(config, f"{options.bundle}/config.json")
+    document: "Any" = load(config, f"{options.bundle}/config.json")
     check(document)
     choices = Options(
         no_pivot=options.no_pivot,
@@ -203,4 +205,5 @@ def _interlude(options: "CreateOptions", prepared: Prepared) -> "Interlude":
     from wherry.container.interlude import Interlude
     from wherry.oci.config import load
 
-    return Interlude(load(prepared.config), options.id)
+    document: "Any" = load(prepared.config)
+    return Interlude(document, options.id)

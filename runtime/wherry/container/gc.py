@@ -2,16 +2,22 @@
 """What crashes leave behind: finds it, and finishes or undoes it from the record's journal.
 
 A create or delete in progress holds the container's lock, and a lock ends with its process. So a record that says "creating" or
-"deleting" and whose lock is free tells of a crash. A directory without a readable record was claimed by a create that died at
-once, or is damaged: nothing else was done yet in the first case, nothing is known in the second, so only empty ones are removed.
+"deleting" and whose lock is free tells of a crash. A directory without a record was claimed by a create that died at once: nothing
+else was done yet. Where a record is damaged, or of another version, state.json says which process and cgroups are meant.
 """
 
+import json
 import posix
 import time
+from errno import EBUSY, ENODATA
+from typing import Any
 
-from wherry.container.lifecycle import check_id, opened
-from wherry.errors import StateError, WherryError
-from wherry.kernel.native import Container, Failure, constants
+from wherry.container.lifecycle import LOCK_WAIT_MS, check_id, lock, opened
+from wherry.errors import NotFoundError, StateError, WherryError
+from wherry.kernel import native
+from wherry.kernel.native import Container, constants
+
+_SIGKILL = 9
 
 YOUNG_S = 60
 """A claimed directory without a record that is younger may belong to a create that is just at it."""
@@ -66,12 +72,12 @@ def collect(root: str, dry_run: bool = False) -> "list[Finding]":
 
 def _look(root: str, id: str, dry_run: bool) -> "Finding | None":
     try:
-        with opened(root, id) as container:
-            return _look_at_record(container, id, dry_run)
-    except StateError as error:
-        if error.code == "WHERRY-STATE-NOT-FOUND":
-            return _look_at_remains(root, id, dry_run)
-        return Finding(id, str(error), [])
+        with native.open_container(root, id, damaged=True) as container:
+            if container.damage in (0, constants.WHERRY_OTHER_BUILD):
+                return _look_at_record(container, id, dry_run)
+            return _look_at_directory(container, id, dry_run)
+    except FileNotFoundError:
+        return None
     except OSError as error:
         return Finding(id, (error.strerror or str(error)).lower(), [])
 
@@ -99,7 +105,8 @@ def is_crashed(container: Container) -> bool:
         container.lock(0)
     except (BlockingIOError, FileNotFoundError):
         return False
-    return True
+    # once more: it may have come to its end between the look and the lock
+    return container.record_status in (constants.WHERRY_RECORD_CREATING, constants.WHERRY_RECORD_DELETING)
 
 
 def journal_text(container: Container) -> "list[str]":
@@ -113,30 +120,88 @@ def journal_text(container: Container) -> "list[str]":
     return [f"{kinds[entry.kind]} {entry.path} ({states[entry.state]})" for entry in container.journal() if entry.state in states]
 
 
-def _look_at_remains(root: str, id: str, dry_run: bool) -> "Finding | None":
-    path = f"{root}/{id}"
-    try:
-        age = time.time() - posix.stat(path).st_mtime
-    except FileNotFoundError:
+def _look_at_directory(container: Container, id: str, dry_run: bool) -> "Finding | None":
+    """One without a record that we can read."""
+    claimed = container.damage == ENODATA
+    if claimed and time.time() - posix.fstat(container.directory).st_mtime < YOUNG_S:
         return None
-    if age < YOUNG_S:
-        return None
-    finding = Finding(id, "a directory without a record", [])
-    if not dry_run:
-        warnings = remove_remains(root, id)
-        finding.done = warnings[0] if warnings else "removed"
+    finding = Finding(id, "a directory without a record" if claimed else "a record that cannot be read", [])
+    pid = _living(_state_file(container))
+    if pid:
+        finding.done = f"left: its process {pid} lives; wherry delete --force {id} ends it"
+    elif not dry_run:
+        try:
+            container.lock(0)
+            _destroy_by_state_file(container)
+            finding.done = "removed"
+        except OSError as error:
+            finding.done = f"not removed: {(error.strerror or str(error)).lower()}"
     return finding
 
 
-def remove_remains(root: str, id: str) -> "list[str]":
-    """Removes the directory of an id that has no record, if it is empty or absent. Returns warnings."""
+def remove_without_record(root: str, id: str) -> "list[str]":
+    """delete --force of an id that has no record, or one that cannot be read. Returns warnings."""
     try:
-        posix.rmdir(f"{root}/{id}")
-    except (FileNotFoundError, NotADirectoryError):
+        with native.open_container(root, id, damaged=True) as container:
+            lock(container, "delete", id)
+            if container.damage in (0, constants.WHERRY_OTHER_BUILD):  # its create was just about to write it
+                container.destroy(kill_first=True)
+            else:
+                _destroy_by_state_file(container)
+    except (FileNotFoundError, NotADirectoryError, NotFoundError):
         pass
-    except OSError as error:
-        return [f"{root}/{id}: not removed: {(error.strerror or '').lower()}"]
     return []
+
+
+def _state_file(container: Container) -> "dict[str, Any]":
+    """What create wrote for those who cannot read the record; {} where it did not come so far."""
+    try:
+        descriptor = posix.open("state.json", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
+        with open(descriptor, "rb") as file:
+            document: "dict[str, Any]" = json.load(file)
+            return document
+    except (OSError, ValueError):
+        return {}
+
+
+def _living(state: "dict[str, Any]") -> int:
+    """The pid of init where it still is that process, else 0."""
+    pid = int(state.get("pid") or 0)
+    try:
+        return pid if pid > 0 and native.start_time(pid) == state.get("startTime") else 0
+    except OSError:
+        return 0
+
+
+def _destroy_by_state_file(container: Container) -> None:
+    state = _state_file(container)
+    pid = _living(state)
+    if pid:
+        pidfd = native.pidfd_open(pid)
+        try:
+            if _living(state):
+                native.pidfd_signal(pidfd, _SIGKILL)
+                native.pidfd_wait(pidfd, LOCK_WAIT_MS)
+        finally:
+            posix.close(pidfd)
+    for controllers, path in (state.get("cgroups") or {}).items():
+        _remove_cgroup(path, v2=not controllers)
+    container.destroy()
+
+
+def _remove_cgroup(path: str, v2: bool) -> None:
+    try:
+        native.cgroup_kill(path, v2)
+        for _ in range(100):
+            try:
+                posix.rmdir(path)
+                return
+            except OSError as error:
+                if error.errno != EBUSY:
+                    return
+                time.sleep(0.01)
+    except OSError:
+        pass
 
 
 def undo_crashed_create(root: str, id: str) -> bool:
@@ -147,5 +212,5 @@ def undo_crashed_create(root: str, id: str) -> bool:
                 return False
             container.destroy(kill_first=True)
             return True
-    except (StateError, Failure):
+    except (StateError, OSError):
         return False

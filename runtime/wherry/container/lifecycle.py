@@ -6,7 +6,7 @@ container is created, running, paused or stopped is never stored: the kernel is 
 """
 
 import posix
-from errno import EBADMSG, ESRCH
+from errno import EBADMSG, ENODATA, ESRCH
 
 from wherry.errors import DeadlineError, StateError, UsageError, not_found, refused
 from wherry.kernel import native
@@ -27,11 +27,11 @@ def opened(root: str, id: str) -> Container:
     check_id(id)
     try:
         return native.open_container(root, id)
-    except FileNotFoundError:
-        raise not_found(id) from None
-    except NotADirectoryError:
+    except (FileNotFoundError, NotADirectoryError):
         raise not_found(id) from None
     except Failure as failure:
+        if failure.error == ENODATA:  # its create has this moment claimed the id, or died in doing so
+            raise not_found(id) from None
         if failure.error == constants.WHERRY_WRONG_VERSION:
             raise StateError(f'container "{id}" was made by another build of wherry', code="WHERRY-STATE-VERSION", id=id) from failure
         if failure.error == EBADMSG:
@@ -107,14 +107,12 @@ def delete(root: str, id: str, force: bool = False) -> "list[str]":
     try:
         with opened(root, id) as container:
             return _delete(container, id, force)
-    except (StateError, Failure) as error:
-        if not force:
+    except StateError as error:
+        if not force or error.code not in ("WHERRY-STATE-NOT-FOUND", "WHERRY-STATE-DAMAGED", "WHERRY-STATE-VERSION"):
             raise
-        if isinstance(error, StateError) and error.code == "WHERRY-STATE-NOT-FOUND":
-            from wherry.container.gc import remove_remains
+    from wherry.container.gc import remove_without_record
 
-            return remove_remains(root, id)
-        raise
+    return remove_without_record(root, id)
 
 
 def _delete(container: Container, id: str, force: bool) -> "list[str]":

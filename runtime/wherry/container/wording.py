@@ -81,7 +81,9 @@ def explain(failure: Failure, plan: bytes, setting: Setting) -> WherryError:
 
 def _step_error(failure: Failure, step: "Step | None", steps: "list[Step]", setting: Setting) -> WherryError:
     code, words = _BY_NUMBER.get(failure.error, ("WHERRY-LAUNCH-STEP", os_text(failure)))
-    words = words.replace("{value}", str(failure.value)).replace("{call}", failure.call.lower()).replace("{status}", wait_status(failure.value))
+    words = (
+        words.replace("{value}", str(failure.value)).replace("{call}", failure.call.lower()).replace("{status}", wait_status(failure.value))
+    )
     if step is not None:
         words = words.replace("{above}", str(step.fields.get("path"))[: failure.value])
         words = f"{setting.fill(_what(failure, step, steps, setting))}: {words}"
@@ -133,7 +135,9 @@ def _of_the_caller(failure: Failure, setting: Setting) -> str:
 
 
 def _cgroup(steps: "list[Step]", register: int) -> str:
-    return next((str(step.fields["path"]) for step in steps if step.name == "CGROUP_DIRECTORY" and step.fields["out"] == register), "cgroup")
+    return next(
+        (str(step.fields["path"]) for step in steps if step.name == "CGROUP_DIRECTORY" and step.fields["out"] == register), "cgroup"
+    )
 
 
 def _source(steps: "list[Step]", register: int) -> str:
