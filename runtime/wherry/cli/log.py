@@ -58,7 +58,8 @@ def from_os_error(error: OSError) -> WherryError:
 
 def complain(text: str) -> None:
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         posix.write(2, (text + "\n").encode("utf-8", "surrogateescape"))
     except OSError:
         pass
