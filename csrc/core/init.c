@@ -8,11 +8,9 @@
 #include "wherry/sys.h"
 
 #include <poll.h>
+#include <sys/signalfd.h>
 
-enum {
-	FAILED = 255, /* exit status: the user's program was not executed */
-	LAST_SIGNAL = 64,
-};
+enum { FAILED = 255 }; /* exit status: the user's program was not executed */
 
 /* What the walk remembers between steps. */
 struct walk {
@@ -165,26 +163,56 @@ static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step
 
 /* ---- created ---------------------------------------------------------------------------------------------------------------- */
 
-static void die_of_signal(int signal)
+/* The first process of a pid namespace does not feel a signal whose disposition is the default: a created container could not be ended
+ * by SIGTERM. A blocked signal is kept for it all the same, so init reads its signals from a descriptor, and there are no handlers to
+ * set and to take away. Made before any filter of the user's is loaded. */
+static int collect_signals(struct wherry_machine *m)
 {
-	_exit(128 + signal);
+	uint64_t all = ~(uint64_t)0;
+
+	if (sys_signal_mask(SIG_SETMASK, all, NULL) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_SIGNAL);
+	m->signals = (int)syscall(SYS_signalfd4, -1, &all, sizeof(all), SFD_CLOEXEC | SFD_NONBLOCK);
+	return m->signals < 0 ? wherry_fail_errno(m, WHERRY_CALL_SIGNAL) : 0;
 }
 
-/* The first process of a pid namespace does not feel a signal that it has no handler for: a created container could not be ended by
- * SIGTERM. execve takes the handlers away again. */
-static int feel_signals(struct wherry_machine *m)
+static bool terminates(uint32_t signal)
 {
-	static const uint8_t not_terminating[] = { SIGKILL, SIGSTOP, SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU };
+	static const uint8_t others[] = { SIGCHLD, SIGCONT, SIGURG, SIGWINCH, SIGTSTP, SIGTTIN, SIGTTOU };
 
-	for (int signal = 1; signal <= LAST_SIGNAL; signal++) {
-		bool skip = false;
+	for (size_t i = 0; i < WHERRY_LENGTH(others); i++)
+		if (others[i] == signal)
+			return false;
+	return true;
+}
 
-		for (size_t i = 0; i < WHERRY_LENGTH(not_terminating); i++)
-			skip |= not_terminating[i] == signal;
-		if (!skip && sys_signal(signal, die_of_signal) < 0)
-			return wherry_fail_errno(m, WHERRY_CALL_SIGNAL);
-	}
-	return 0;
+/* False where there is nothing to be read, now or ever. */
+static bool take_signal(struct wherry_machine *m)
+{
+	struct signalfd_siginfo info;
+
+	if (read(m->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return false;
+	if (terminates(info.ssi_signo))
+		_exit(128 + (int)info.ssi_signo);
+	return true;
+}
+
+/* The start fifo is open for writing here too, so there is no end of file to wait for, and no reader but us. */
+int wherry_await_start(struct wherry_machine *m)
+{
+	struct pollfd items[] = { { .fd = m->start_fifo, .events = POLLIN }, { .fd = m->signals > 0 ? m->signals : -1, .events = POLLIN } };
+	char byte;
+
+	/* a filter without poll: no signal ends us, but the start comes through */
+	while (TEMP_FAILURE_RETRY(poll(items, WHERRY_LENGTH(items), -1)) > 0)
+		if (!items[1].revents || !take_signal(m))
+			break;
+	if (TEMP_FAILURE_RETRY(read(m->start_fifo, &byte, 1)) != 1)
+		return wherry_fail_errno(m, WHERRY_CALL_READ);
+	if (m->signals > 0)
+		wherry_close(&m->signals);
+	return sys_signal_mask(SIG_SETMASK, 0, NULL) < 0 ? wherry_fail_errno(m, WHERRY_CALL_SIGNAL) : 0;
 }
 
 /* ---- the walk ------------------------------------------------------------------------------------------------------------------ */
@@ -207,8 +235,6 @@ static int run_any(struct wherry_machine *m, struct walk *walk, uint32_t step)
 	m->current = step;
 	m->failed_call = WHERRY_CALL_NONE;
 	m->failed_value = 0;
-	if (op->code == OP_PUBLISH)
-		error = feel_signals(m);
 	if (op->code == OP_SECCOMP) /* its helper speaks to the caller, and init may not be able to any more */
 		error = await_announcement(m, walk);
 	if (error)
@@ -274,7 +300,9 @@ static int begin(struct wherry_machine *m)
 	wherry_close(&m->init_pidfd);
 	wherry_decimal((uint64_t)getpid(), own_pid);
 	m->slots[WHERRY_SLOT_PID] = own_pid;
-	return setsid() < 0 ? wherry_fail_errno(m, WHERRY_CALL_SETSID) : 0;
+	if (setsid() < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_SETSID);
+	return collect_signals(m);
 }
 
 int wherry_init_main(struct wherry_machine *m, int error)

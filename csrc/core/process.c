@@ -276,19 +276,14 @@ static void order_descriptors(struct wherry_machine *m)
 	m->ordered = true;
 }
 
-/* One byte. The fifo is open for writing here too, so there is no end of file to wait for, and no reader but us. Until it comes init dies of
- * signals by the handlers that it has set before OP_PUBLISH; from here on it has none, as the program will find it. */
 int op_wait_start(struct wherry_machine *m, const struct wherry_op_wait_start *op)
 {
-	char byte;
+	int result = wherry_await_start(m);
 
 	(void)op;
-	if (TEMP_FAILURE_RETRY(read(m->start_fifo, &byte, 1)) != 1)
-		return wherry_fail_errno(m, WHERRY_CALL_READ);
-	order_descriptors(m);
-	if (wherry_reset_signals() < 0)
-		return wherry_fail_errno(m, WHERRY_CALL_SIGNAL);
-	return 0;
+	if (result == 0)
+		order_descriptors(m);
+	return result;
 }
 
 static bool may_be_elsewhere(int error)

@@ -172,9 +172,11 @@ static int start_program(const struct start *start)
 	int program = start->program;
 	int error;
 
-	error = wherry_reset_signals();
-	if (error < 0)
-		return error;
+	if (program < 0) {
+		error = wherry_reset_signals();
+		if (error < 0)
+			return error;
+	}
 	if (program >= 0 && (size_t)program < start->count) {
 		program = fcntl(program, F_DUPFD_CLOEXEC, (int)start->count);
 		if (program < 0)

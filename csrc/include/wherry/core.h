@@ -37,6 +37,7 @@ struct wherry_machine {
 	pid_t init;                                /* launcher and caller: host pid of init */
 	int init_pidfd;
 	int start_fifo, result_fifo;
+	int signals;                               /* init: a signalfd; all signals are blocked until the start. 0 or less = none */
 	uint32_t preserve_fds;                     /* they stand at 3 .. 3+preserve_fds-1, close-on-exec until OP_EXECUTE clears that; all else is above */
 	int rootfs;                                /* init: O_PATH descriptor of the future root (of "/" after the pivot) */
 	int pending_fd;                            /* descriptor that travels with the next WHERRY_RUN; -1 = none. Owned */
@@ -78,6 +79,7 @@ int wherry_launcher_main(void);                               /* role launcher o
 int wherry_init_main(struct wherry_machine *m, int error);
 bool wherry_served_by_launcher(const struct wherry_op *op);   /* after the clone: may init ask the launcher for it? */
 uint32_t wherry_last_served(const struct wherry_code *code);  /* the last such step; 0 = none */
+int wherry_await_start(struct wherry_machine *m);             /* init: the start byte, or death by a signal; then no signal is blocked */
 void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd); /* closes what was in it */
 int wherry_close_from(int first);                             /* close_range, or a walk of /proc/self/fd where refused */
 int wherry_cloexec_from(int first);                           /* the same, but marks them close-on-exec */
@@ -104,11 +106,11 @@ int passwd_home(int fd, uint32_t uid, char *home, size_t size);
 /* spawn.c: the static program as a sealed memfd (ladder: memfd MFD_EXEC, memfd without, detached read-only clone of the file). `bytes` = the
  * program. Returns a descriptor to execute, kept by the caller of this for as long as it likes. */
 int wherry_seal_program(const void *bytes, size_t size);
-/* Starts `program` (execveat, AT_EMPTY_PATH) with argv {"wherry-launcher"}, an empty environment and exactly `fds` as descriptors 0..count-1
- * (-1 = that number stays closed: an empty register), by CLONE_VM|CLONE_VFORK, signals blocked, dispositions reset in the child. Returns the
- * pid, or -errno of what failed up to and with execve; *pidfd is set. */
+/* Starts `program`, which is ours (execveat, AT_EMPTY_PATH), with `argv`, an empty environment and exactly `fds` as descriptors 0..count-1
+ * (-1 = that number stays closed: an empty register), by CLONE_VM|CLONE_VFORK. It begins with all signals blocked: its first act is
+ * wherry_reset_signals(). Returns the pid, or -errno of what failed up to and with execve; *pidfd is set. */
 int wherry_spawn(int program, const char *const argv[], const int fds[], size_t count, int *pidfd);
-/* The same with a path. */
+/* Any program, by path: dispositions are reset and nothing is blocked. */
 int wherry_spawn_path(const char *path, const char *const argv[], const int fds[], size_t count, int *pidfd);
 
 /* The operations. `op` has been checked by the decoder. namespace.c, mount.c, rootfs.c, device.c, process.c, ... */
