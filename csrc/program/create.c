@@ -19,7 +19,7 @@ struct mapping {
 
 static int map_file(int directory, const char *path, size_t most, struct mapping *out)
 {
-	cleanup_fd int fd = openat(directory, path, O_RDONLY | O_CLOEXEC);
+	cleanup_fd int fd = openat(directory, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a fifo must not hold us
 	struct stat status;
 	void *bytes;
 

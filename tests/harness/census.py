@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 PATIENCE = 10.0
-KEPT = {"plans", "seccomp", "cache"}  # caches below --root are meant to stay
+KEPT = "@"  # caches below --root begin so and are meant to stay
 
 
 def children() -> list[int]:
@@ -53,7 +53,7 @@ def describe(pid: int) -> str:
 
 
 def state_with(roots: list[Path]) -> list[str]:
-    return sorted(str(entry) for root in roots if root.is_dir() for entry in root.iterdir() if entry.name not in KEPT)
+    return sorted(str(entry) for root in roots if root.is_dir() for entry in root.iterdir() if not entry.name.startswith(KEPT))
 
 
 class Census:

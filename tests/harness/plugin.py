@@ -42,10 +42,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("front", ways, scope="session")
 
 
+def runtime_under_test(config: pytest.Config) -> str:
+    return str(config.getoption("--runtime") or Path(sys.executable).parent / "wherry")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("requires"):
         for name in mark.args:
-            lack = requirements.missing(name)
+            lack = requirements.missing(name, runtime_under_test(item.config))
             if lack:
                 pytest.skip(f"requires {name}: {lack}")
     if item.get_closest_marker("ours") and item.config.getoption("--runtime"):
@@ -92,8 +96,7 @@ def session_directory() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def command(request: pytest.FixtureRequest) -> str:
     """The runtime under test: the wherry beside this interpreter, or --runtime."""
-    chosen = request.config.getoption("--runtime")
-    return str(chosen or Path(sys.executable).parent / "wherry")
+    return runtime_under_test(request.config)
 
 
 @pytest.fixture(scope="session")

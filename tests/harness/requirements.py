@@ -90,6 +90,13 @@ def seccomp_profile() -> str | None:
     return None if SECCOMP_PROFILE.exists() else "no seccomp profile (golang-github-containers-common)"
 
 
+@cache
+def verb(runtime: str, name: str) -> str | None:
+    """A verb that the runtime under test has."""
+    text = subprocess.run([runtime, "--help"], capture_output=True, text=True, timeout=20).stdout
+    return None if name in text.split() or f"{name}," in text.split() else f"{Path(runtime).name} has no verb {name}"
+
+
 CHECKS: dict[str, Callable[[], str | None]] = {
     "root": root,
     "cgroup-v1": lambda: None if cgroup_mode() == "v1" else f"cgroup {cgroup_mode()}, not v1",
@@ -105,9 +112,11 @@ CHECKS: dict[str, Callable[[], str | None]] = {
 }
 
 
-def missing(name: str) -> str | None:
-    """What is missing of requirement `name`, or None. Families: `controller:pids`, `command:ip`, `kernel:5.12`."""
+def missing(name: str, runtime: str = "") -> str | None:
+    """What is missing of requirement `name`, or None. Families: `controller:pids`, `command:ip`, `kernel:5.12`, `verb:pause`."""
     family, _, value = name.partition(":")
+    if family == "verb":
+        return verb(runtime, value)
     if value:
         return {"controller": controller, "command": command, "kernel": kernel}[family](value)
     return CHECKS[name]()

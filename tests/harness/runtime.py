@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .census import reap_zombies
 
 TIMEOUT = 30.0
 PR_SET_CHILD_SUBREAPER = 36
@@ -117,7 +118,8 @@ class Runtime:
 
     def clean_up(self) -> None:
         """Removes what tests left on purpose; by the runtime where it can, by force where it cannot."""
-        for container in self.containers:
+        for container in reversed(self.containers):  # those that joined others' namespaces first
+            reap_zombies()
             if (self.root / container.id).exists():
                 self("delete", "--force", container.id, check=False)
 
@@ -176,6 +178,7 @@ class Container:
         if self.status in ("created", "running"):
             self.kill(signal.SIGKILL)
             wait_until(lambda: self.status == "stopped", f"{self.id} to stop")
+        reap_zombies()
         self.delete()
 
     def in_mount_namespace(self, path: str) -> Path:

@@ -215,6 +215,7 @@ def test_writable_cgroup_belongs_to_the_containers_root(runtime: Runtime, bundle
     assert "made" in runtime.output(bundle, "mkdir /sys/fs/cgroup/inner && echo made; rmdir /sys/fs/cgroup/inner")
 
 
+@pytest.mark.requires("verb:pause")
 def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle.shell("while :; do echo x; sleep 0.02; done"))
     runtime("pause", container.id)
@@ -227,6 +228,7 @@ def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
     wait_until(lambda: len(container.stdout) > len(first), "output after resume")
 
 
+@pytest.mark.requires("verb:pause")
 def test_delete_force_of_a_paused_container(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle)
     runtime("pause", container.id)
@@ -234,7 +236,7 @@ def test_delete_force_of_a_paused_container(runtime: Runtime, bundle: Bundle) ->
     assert not container.exists()
 
 
-@pytest.mark.requires("controller:pids", "controller:memory", "controller:cpu")
+@pytest.mark.requires("verb:update", "controller:pids", "controller:memory", "controller:cpu")
 def test_update(runtime: Runtime, bundle: Bundle) -> None:
     bundle.resources["memory"] = {"limit": 64 * MIB}
     container = runtime.start_new(bundle)
@@ -255,6 +257,7 @@ def test_kill_all_reaches_every_process(runtime: Runtime, bundle: Bundle) -> Non
     wait_until(lambda: not procs.read_text().split() or container.wait(), "their end")
 
 
+@pytest.mark.requires("verb:events")
 def test_events_stats(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle)
     document = runtime("events", "--stats", container.id).json()
@@ -263,6 +266,7 @@ def test_events_stats(runtime: Runtime, bundle: Bundle) -> None:
     assert document["data"]["pids"]["current"] >= 1
 
 
+@pytest.mark.requires("verb:ps")
 def test_ps(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle.shell("sleep 900 & wait"))
     wait_until(lambda: len(runtime("ps", "--format", "json", container.id).json()) == 2, "two processes")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.bundle import Bundle
-from harness.runtime import Runtime
+from harness.runtime import Runtime, wait_until
 
 pytestmark = pytest.mark.requires("root")
 
@@ -47,12 +47,12 @@ def log(bundle: Bundle) -> Log:
 def test_order_and_state_of_all_hooks(runtime: Runtime, bundle: Bundle, log: Log) -> None:
     bundle.config["annotations"] = {"org.example": "kept"}
     bundle.config["hooks"] = {kind: [log.hook(f"{kind}-1"), log.hook(f"{kind}-2")] for kind in KINDS}
-    container = runtime.create(bundle.shell(f"echo program >> {log.path}/order"))
+    container = runtime.create(bundle.shell(f"echo program >> {log.path}/order; sleep 1000"))
     assert log.lines() == [f"{kind}-{n}" for kind in KINDS[:3] for n in (1, 2)]
     pid = container.pid
     container.start()
-    container.wait()
-    container.delete()
+    wait_until(lambda: "program" in log.lines(), "the program")
+    container.stop()
     lines = log.lines()
     assert lines.index("startContainer-2") < lines.index("program")
     assert [line for line in lines if line != "program"] == [f"{kind}-{n}" for kind in KINDS for n in (1, 2)]
