@@ -550,6 +550,48 @@ static void flags_of_host_mounts_are_locked(void)
 	in_child(flags_of_host_mounts_are_locked_here);
 }
 
+/* Root of a user namespace, as under a rootless engine: hidden at once, and yet it maps, joins and attaches. */
+static void as_root_of_a_user_namespace_here(void)
+{
+	struct caller c;
+
+	CHECK(unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0);
+	kill(getpid(), SIGSTOP); /* mapped meanwhile */
+	caller_prepare(&c);
+	begin_plan();
+	add_clone(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET);
+	add_maps("0 100000 65536\n");
+	PLAN_ADD(&plan, OP_LOOPBACK_UP, WHERRY_INIT, wherry_op_loopback_up);
+	add_rootfs(&c, WHERRY_LAUNCHER, make_secret(&c));
+	plan_shell(&plan, "id -u; cat /mnt/file");
+	create(&c, &no_options, 0);
+	CHECK_EQUAL(owner_of(c.init), 0);
+	CHECK_EQUAL(caller_start(&c), 0);
+	CHECK_TEXT(caller_output(&c), "0\nhello\n");
+	caller_end(&c);
+}
+
+static void as_root_of_a_user_namespace(void)
+{
+	static const char map[] = "0 0 1000000\n";
+	pid_t child;
+	int status;
+
+	NEEDS_ROOT();
+	child = fork();
+	if (!child) {
+		check_failures = 0;
+		as_root_of_a_user_namespace_here();
+		check_exit();
+	}
+	CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+	CHECK(wherry_write_file(AT_FDCWD, proc_path(child, "uid_map"), map, strlen(map), NULL) == 0);
+	CHECK(wherry_write_file(AT_FDCWD, proc_path(child, "gid_map"), map, strlen(map), NULL) == 0);
+	kill(child, SIGCONT);
+	CHECK(waitpid(child, &status, 0) == child);
+	CHECK_EQUAL(status, 0);
+}
+
 /* newuidmap's arguments: pid and the numbers of the map, and nothing else. */
 static void maps_by_programs(void)
 {
@@ -981,6 +1023,7 @@ static const struct check_case cases[] = {
 	{ "new_user_namespace", new_user_namespace },
 	{ "init_may_not_enter_the_secret", init_may_not_enter_the_secret },
 	{ "flags_of_host_mounts_are_locked", flags_of_host_mounts_are_locked },
+	{ "as_root_of_a_user_namespace", as_root_of_a_user_namespace },
 	{ "maps_by_programs", maps_by_programs },
 	{ "a_program_that_refuses", a_program_that_refuses },
 	{ "a_wrong_map", a_wrong_map },
