@@ -207,8 +207,9 @@ static int await_message(struct host_create *c)
 			return refuse(c, c->machine.current, WHERRY_CALL_POLL, errno, 0);
 		if (ready > 0 && item[0].revents)
 			return take_message(c);
+		/* poll looks at one descriptor after the other: the last words may have come after the look at the socket */
 		if (ready > 0 && item[1].revents)
-			return report_death(c);
+			return poll(item, 1, 0) > 0 ? take_message(c) : report_death(c);
 		if (left == 0)
 			return refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
 	}
@@ -221,6 +222,21 @@ int host_serve(struct host_create *c)
 	while (result == 0 && !c->finished && !c->waiting)
 		result = await_message(c);
 	return result;
+}
+
+int host_await_execution(struct host_create *c, int result)
+{
+	struct pollfd item = { .fd = result, .events = POLLIN };
+	int got;
+
+	while (poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
+		;
+	if (!item.revents)
+		return refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
+	got = host_read_result(result, &c->failure);
+	if (got == 1)
+		return -c->failure.error;
+	return got < 0 ? refuse(c, c->machine.current, WHERRY_CALL_READ, -got, 0) : 0;
 }
 
 /* The end of the socket says that init holds its two fifos and nothing else of ours. The launcher is our child, and has nothing left to
