@@ -36,7 +36,7 @@ static void isolate_parent(const char *path)
 	char parent[WHERRY_MAX_PATH];
 
 	strcpy(parent, path);
-	while (mount(NULL, *parent ? parent : "/", NULL, MS_PRIVATE, NULL) < 0 && errno == EINVAL && *parent)
+	while (mount(NULL, *parent ? parent : "/", NULL, MS_PRIVATE, NULL) < 0 && *parent)
 		*strrchr(parent, '/') = 0;
 }
 
@@ -59,6 +59,9 @@ static int attach_somewhere(int tree, const char *path)
 		return mount_attach(tree, target);
 	if (is_working_directory(tree))
 		return mount_attach(tree, AT_FDCWD);
+	/* a user namespace's mounts are slaves from the start: what a plan shares again, it shares with nobody */
+	if (mount(NULL, "/", NULL, MS_SLAVE, NULL) < 0)
+		return -errno;
 	target = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return target < 0 ? -errno : mount_attach(tree, target);
 }

@@ -24,6 +24,15 @@
 		} \
 	} while (0)
 
+/* A test whose body runs in a child; it begins with bed_make(). */
+#define IN_BED(name) \
+	static void name##_in_bed(void); \
+	static void name(void) \
+	{ \
+		in_child(name##_in_bed); \
+	} \
+	static void name##_in_bed(void)
+
 static struct wherry_machine *m; /* its rootfs is ROOT */
 
 __attribute__((unused)) static void bed_directory(const char *path)

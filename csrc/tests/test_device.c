@@ -9,14 +9,6 @@
 
 enum { RACES = 3000 };
 
-#define IN_BED(name) \
-	static void name##_in_bed(void); \
-	static void name(void) \
-	{ \
-		in_child(name##_in_bed); \
-	} \
-	static void name##_in_bed(void)
-
 static void begin(void)
 {
 	bed_make();

@@ -13,14 +13,6 @@ enum { TREE = 1, BIND = 2, HOST_ID = 200000 };
 #define SECRET BED "/secret"
 #define FAR SECRET "/rootfs"
 
-#define IN_BED(name) \
-	static void name##_in_bed(void); \
-	static void name(void) \
-	{ \
-		in_child(name##_in_bed); \
-	} \
-	static void name##_in_bed(void)
-
 static void begin(void)
 {
 	static const char *const directories[] = { "/proc", "/sys", "/dev", "/etc", "/run", "/data", "/empty" };
@@ -155,7 +147,7 @@ static void read_mounts(char *out, size_t size)
 	close(fd);
 }
 
-static uint64_t propagation_of_plan, flags_of_pivot;
+static uint64_t propagation_of_plan = MS_SLAVE | MS_REC, flags_of_pivot;
 
 static void make_container(void)
 {
@@ -302,7 +294,7 @@ static void be_init(void)
 	const struct wherry_op_mount_bind bind = { .destination = build_text("/data"), .tree = BIND };
 	int host = open("/", O_PATH | O_CLOEXEC);
 
-	CHECK_EQUAL(propagate(MS_SLAVE | MS_REC), 0);
+	CHECK_EQUAL(propagate(propagation_of_plan), 0);
 	CHECK_EQUAL(take_tree(FAR, TREE), -EACCES);
 	ask(TREE);
 	CHECK_EQUAL(attach(FAR), 0);
@@ -387,6 +379,18 @@ IN_BED(test_user_without_a_way)
 
 IN_BED(test_user_on_the_place)
 {
+	user_without_a_way(0, true);
+}
+
+IN_BED(test_user_with_shared_mounts)
+{
+	propagation_of_plan = MS_SHARED;
+	user_without_a_way(0, false);
+}
+
+IN_BED(test_user_with_shared_mounts_on_the_place)
+{
+	propagation_of_plan = MS_SHARED;
 	user_without_a_way(0, true);
 }
 
@@ -563,6 +567,8 @@ static const struct check_case cases[] = {
 	{ "root_attributes", test_root_attributes },
 	{ "user_without_a_way", test_user_without_a_way },
 	{ "user_on_the_place", test_user_on_the_place },
+	{ "user_with_shared_mounts", test_user_with_shared_mounts },
+	{ "user_with_shared_mounts_on_the_place", test_user_with_shared_mounts_on_the_place },
 	{ "user_without_pivot", test_user_without_pivot },
 	{ "user_without_pivot_on_the_place", test_user_without_pivot_on_the_place },
 	{ "masks", test_masks },

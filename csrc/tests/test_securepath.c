@@ -11,14 +11,6 @@ enum {
 	PATHS = 20000,  /* random paths */
 };
 
-#define IN_BED(name) \
-	static void name##_in_bed(void); \
-	static void name(void) \
-	{ \
-		in_child(name##_in_bed); \
-	} \
-	static void name##_in_bed(void)
-
 /* Both ways: openat2, then the walk. The body sees `securepath_without_openat2` set. */
 #define BOTH_WAYS for (int way_ = 0; way_ < 2 && (securepath_without_openat2 = way_, true); way_++)
 
