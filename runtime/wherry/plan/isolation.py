@@ -4,6 +4,7 @@
 from wherry.errors import ConfigError, HostError
 from wherry.kernel.native import constants
 from wherry.plan.encode import ID, INIT, LAUNCHER, NO_REGISTER
+from wherry.plan.mounts import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -253,9 +254,9 @@ def _chown(job: "Job", directory: int) -> None:
     if not (job.has_new("cgroup") and job.process):
         return
     for mount in job.config.get("mounts") or ():
-        if mount.get("type") == "cgroup" and mount["destination"] == "/sys/fs/cgroup" and "ro" not in mount.get("options", ()):
+        if mount.get("type") in ("cgroup", "cgroup2") and clean(mount["destination"]) == "/sys/fs/cgroup":
             uid = host_id(job, "uidMappings", job.process["user"]["uid"])
-            if uid is not None and uid != job.facts.uid:
+            if "ro" not in mount.get("options", ()) and uid is not None and uid != job.facts.uid:
                 files = [name for name in job.facts.delegate if "/" not in name]
                 job.b.cgroup_chown(directory, files, uid, 0xFFFFFFFF, "/process/user/uid")
             return

@@ -23,7 +23,7 @@ RLIMITS = {
         "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
     )
 }
-_LAST = ("RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_NOFILE")  # they would bite our own steps
+_LAST = ("RLIMIT_NPROC", "RLIMIT_FSIZE", "RLIMIT_NOFILE")  # of these the last one bites hardest
 
 CAPABILITY = {name: 1 << number for number, name in enumerate(CAPABILITIES)}
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
@@ -40,10 +40,10 @@ def settle(job: "Job", process: "Process") -> None:
     """All but the execution. Privileged steps first; from the identity on nothing is left but what the user has."""
     b = job.b
     scheduling(job, process)
-    limits(job, process)
     b.umask(process["user"].get("umask", DEFAULT_UMASK), "/process/user/umask" if "umask" in process["user"] else "")
     program(job, process)
     security_label(job, process)
+    limits(job, process)  # so late, because a small one for files, descriptors or processes would break our own steps
     filtered = seccomp(job, process)
     unprivileged = bool(process.get("noNewPrivileges"))
     if filtered is not None and not unprivileged:  # without no_new_privs only CAP_SYS_ADMIN may load a filter
