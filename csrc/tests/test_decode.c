@@ -189,6 +189,8 @@ static void operations_are_checked(void)
 	op = find(OP_HOSTNAME);
 	op->size -= 8;
 	CHECK_REFUSED(op);
+	op->size += 16;
+	CHECK_REFUSED(op);
 	op->size = 0;
 	CHECK_REFUSED(op);
 	op->size = ~7U;

@@ -982,6 +982,26 @@ static void without_privileges(void)
 	caller_end(&rootless);
 }
 
+static void a_clone_that_is_refused_here(void)
+{
+	become_nobody(&rootless);
+	begin_plan();
+	add_clone(CLONE_NEWPID | CLONE_NEWNS);
+	add_end();
+	create(&rootless, &no_options, EPERM);
+	CHECK_EQUAL(rootless.message.step, 1);
+	CHECK_EQUAL(rootless.message.call, WHERRY_CALL_CLONE);
+	CHECK_EQUAL(WEXITSTATUS(caller_wait_launcher(&rootless)), 1);
+}
+
+static void a_clone_that_is_refused(void)
+{
+	NEEDS_ROOT();
+	caller_prepare(&rootless);
+	in_child(a_clone_that_is_refused_here);
+	caller_end(&rootless);
+}
+
 static void with_newuidmap_here(void)
 {
 	struct wherry_op_write_maps *maps;
@@ -1034,6 +1054,7 @@ static const struct check_case cases[] = {
 	{ "clone_into_cgroup", clone_into_cgroup },
 	{ "without_new_calls", without_new_calls },
 	{ "without_privileges", without_privileges },
+	{ "a_clone_that_is_refused", a_clone_that_is_refused },
 	{ "with_newuidmap", with_newuidmap },
 };
 
