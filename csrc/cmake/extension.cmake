@@ -32,3 +32,13 @@ if(EXISTS ${cdef_in} AND EXISTS ${prelude})
 else()
   message(WARNING "csrc/native has no cdef.in and native.c: no extension is built")
 endif()
+
+# The hot modules in one file (runtime/wherry/image.py)
+file(GLOB_RECURSE modules CONFIGURE_DEPENDS ../runtime/wherry/*.py)
+set(hot_image ${CMAKE_CURRENT_BINARY_DIR}/hot.image)
+set(make_image ${CMAKE_CURRENT_LIST_DIR}/hot_image.py)
+add_custom_command(OUTPUT ${hot_image}
+  COMMAND ${Python_EXECUTABLE} ${make_image} ${CMAKE_CURRENT_SOURCE_DIR}/../runtime ${hot_image}
+  DEPENDS ${make_image} ${modules} COMMENT "Compiling the hot modules into one file" VERBATIM)
+add_custom_target(image ALL DEPENDS ${hot_image})
+install(FILES ${hot_image} DESTINATION wherry)
