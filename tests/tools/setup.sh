@@ -3,7 +3,8 @@
 # Makes .venv (or $WHERRY_VENV) with the system's Python, the build and test tools, and wherry itself.
 #   tests/tools/setup.sh            everything
 #   tests/tools/setup.sh rebuild    wherry alone, from the kept build directory (a few seconds)
-#   tests/tools/setup.sh user       without pytest and linters: what `make demo` needs
+#   tests/tools/setup.sh test       without the linters
+#   tests/tools/setup.sh user       without pytest as well: what `make demo` needs
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 venv=${WHERRY_VENV:-$PWD/.venv} python=${PYTHON:-/usr/bin/python3} mode=${1:-all}
@@ -27,7 +28,8 @@ if [[ $mode != rebuild ]]; then
   command -v cmake >/dev/null || build+=("cmake>=3.25")
   command -v ninja >/dev/null || build+=(ninja)
   tools=()
-  if [[ $mode == all ]]; then tools=(pytest pytest-timeout hypothesis ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
+  if [[ $mode == all || $mode == test ]]; then tools=(pytest pytest-timeout hypothesis); fi
+  if [[ $mode == all ]]; then tools+=(ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
   pip install "${build[@]}" grpcio protobuf jsonschema pyseccomp "${tools[@]}"
 fi
 PATH=$venv/bin:$PATH pip install --no-build-isolation --no-deps --force-reinstall .

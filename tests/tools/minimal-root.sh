@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A minimal Debian root with the documented packages and nothing else: `make demo` and the unit tests in it, as root and as an ordinary user.
+#   tests/tools/minimal-root.sh REPORT.json
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+report=$1
+count() { "${WHERRY_VENV:-.venv}/bin/python" tests/tools/report.py single "$report" "minimal: $1" "$2"; }
+root=$(mktemp -d /var/tmp/wherry-minimal.XXXXXX)
+trap 'rm -rf --one-file-system "$root"' EXIT
+PACKAGES=make,gcc,libc6-dev,musl-tools,python3-dev,python3-venv,cmake,ninja-build,libseccomp2,busybox-static,ca-certificates,uidmap
+
+mirror=$(apt-get indextargets --format '$(ORIGIN) $(REPO_URI)' 'Identifier: Packages' | awk '$1 == "Debian" && !/security/ {print $2; exit}')
+if [[ -z $mirror ]] || ! command -v mmdebstrap >/dev/null || ! mmdebstrap --quiet --aptopt='Acquire::Check-Valid-Until "false"' --variant=minbase \
+  --include=$PACKAGES bookworm "$root/debian" "deb $mirror bookworm main"; then
+  echo "SKIPPED, LOUDLY: no Debian root can be made here (no mirror, or no mmdebstrap); 'make demo' was not tested on a bare Debian"
+  count "the Debian root" skipped
+  exit 0
+fi
+
+# the checkout as committed and changed, without what was built; the registries as this machine is set up for them
+mkdir -p "$root/debian/src"
+git ls-files -co --exclude-standard -z | tar --null -T - -cf - 2>/dev/null | tar -xf - -C "$root/debian/src"
+cp /etc/resolv.conf /etc/hosts "$root/debian/etc/"
+for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do [[ -e $file ]] && cp -L "$file" "$root/debian$file"; done
+{ env | grep -E '^(PIP_|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT)' || true; } >"$root/environment"
+chroot "$root/debian" useradd --create-home --shell /bin/bash tester
+
+# inside COMMAND: a mount namespace of its own, so that nothing of it stays; the root is a mount, because a container pivots away from it
+inside() {
+  unshare --mount --pid --fork --kill-child --propagation private /bin/bash -c '
+    set -e; root=$1; shift
+    mount --bind "$root/debian" "$root/debian"; mount --rbind /dev "$root/debian/dev"; mount --rbind /sys "$root/debian/sys"
+    mount -t proc proc "$root/debian/proc"
+    for place in /opt/wheels /opt/pypi /opt/pypi-more; do
+      if [[ -d $place ]]; then mkdir -p "$root/debian$place"; mount --bind -o ro "$place" "$root/debian$place"; fi
+    done
+    mapfile -t environment <"$root/environment"
+    cd "$root/debian"; exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${environment[@]}" chroot . "$@"' bash "$root" "$@"
+}
+
+try() {
+  local name=$1; shift
+  echo "-- minimal: $name"
+  if timeout 400 "$@"; then count "$name" passed; else count "$name" failed; fi
+}
+export -f inside; export root
+try "make demo as root" bash -c 'inside /bin/bash -c "cd /src && make demo"'
+try "unit tests as root" bash -c 'inside /bin/bash -c "cd /src && tests/tools/setup.sh test && .venv/bin/pytest -q -p no:cacheprovider tests/unit"'
+try "make demo as an ordinary user" bash -c 'inside /bin/bash -c "cp -r /src /home/tester/src && rm -rf /home/tester/src/.venv /home/tester/src/build && chown -R tester: /home/tester && su - tester -c \"cd src && env $(tr \"\n\" \" \" <$root/environment) make demo\""'
+try "unit tests as an ordinary user" bash -c 'inside /bin/bash -c "su - tester -c \"cd src && env $(tr \"\n\" \" \" <$root/environment) tests/tools/setup.sh test && .venv/bin/pytest -q -p no:cacheprovider tests/unit\""'
