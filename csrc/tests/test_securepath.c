@@ -7,7 +7,7 @@
 #include "../core/mount.h"
 
 enum {
-	FLIPS = 30000,  /* lookups while somebody swaps a directory and a symlink */
+	FLIPS = 12000,  /* lookups while somebody swaps a directory and a symlink */
 	PATHS = 20000,  /* random paths */
 };
 
@@ -310,6 +310,7 @@ static void race(void (*look)(void))
 	uint64_t before;
 	pid_t door, bridge;
 
+	alarm(100);
 	bed_make();
 	bed_directory(ROOT "/door");
 	bed_directory(ROOT "/door/directory");
