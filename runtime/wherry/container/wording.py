@@ -6,7 +6,7 @@ of config.json. Loaded once something failed. What engines search for in these t
 """
 
 import posix
-from errno import EACCES, EISDIR, ENOENT, ENOEXEC
+from errno import EACCES, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EPERM
 
 from wherry.codes import CODES
 from wherry.container.hooks import end, hook_error, os_text, wait_status
@@ -43,6 +43,18 @@ _REFUSALS = {
 _BY_NUMBER = {getattr(constants, f"WHERRY_{name}"): row for name, row in _REFUSALS.items()}
 _KINDS = {"WHERRY-HOST": HostError, "WHERRY-DEADLINE": DeadlineError, "WHERRY-INTERNAL": InternalError}
 _UNSAID = ("WHERRY-LAUNCH-STEP",)  # codes whose remedy says no more than the message
+
+# what a person can do about the usual errors of a step, where the code has no remedy of its own
+_HINTS = {
+    ("OPEN_TREE", ENOENT): "make the source on the host, or remove the mount",
+    ("OPEN_NAMESPACE", ENOENT): "the process that the namespace belonged to has ended, or the path is wrong",
+    ("OOM_SCORE_ADJ", EACCES): "lowering the score below the caller's needs CAP_SYS_RESOURCE",
+    ("RLIMIT", EPERM): "raising a hard limit above the caller's needs CAP_SYS_RESOURCE: lower it, or raise the caller's",
+    ("MOUNT_FS", ENODEV): "the kernel has no filesystem of this type",
+    ("MOUNT_FS", EINVAL): "the filesystem knows no such option or value; the kernel's log may say which",
+    ("MOUNT_FS", EPERM): "mounting this needs CAP_SYS_ADMIN in the user namespace that owns the container's namespaces",
+    ("SYSCTL", ENOENT): "the kernel has no such sysctl in this namespace",
+}
 
 
 class Setting:
@@ -91,6 +103,8 @@ def _step_error(failure: Failure, step: "Step | None", steps: "list[Step]", sett
         words = f"{failure.call.lower()}: {words}"
     kind = next((other for prefix, other in _KINDS.items() if code.startswith(prefix)), LaunchError)
     remedy = CODES[code].remedy if code in CODES and code not in _UNSAID else None
+    if step is not None:
+        remedy = remedy or _HINTS.get((step.name, failure.error))
     place = (step.place or None) if step is not None else None
     return kind(words, code=code, pointer=place, remedy=remedy, call=failure.call, errno=failure.error)
 
