@@ -35,7 +35,7 @@ def test_every_enumerator_is_a_constant(header: str) -> None:
 
 def test_numbers_are_those_of_the_header() -> None:
     assert (constants.OP_CLAIM, constants.WHERRY_BAD_PLAN, constants.WHERRY_RECORD_DELETING) == (1, 1000, 3)
-    assert constants.WHERRY_PLAN_MAGIC == int.from_bytes(b"WHPN", "little")
+    assert int.from_bytes(b"WHPN", "little") == constants.WHERRY_PLAN_MAGIC
     with pytest.raises(AttributeError):
         _ = constants.OP_NO_SUCH
 
