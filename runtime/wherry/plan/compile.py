@@ -40,6 +40,7 @@ class Job:
     """One compilation: what is given, the builder, and the decisions that more than one part of the plan needs."""
 
     __slots__ = (
+        "affinity",
         "annotations",
         "b",
         "bundle",
@@ -65,6 +66,7 @@ class Job:
         "process",
         "registers",
         "rootfs",
+        "setgroups_denied",
         "tree",
     )
 
@@ -99,6 +101,8 @@ class Job:
         # init's mount namespace, so that the flags which the host has set stay locked). Without privileges it can do no more than init.
         self.launcher_helps = user is not None and self.privileged
         self.tree = -1
+        self.affinity = b""  # processors of the process, as a bit mask; b"" = all
+        self.setgroups_denied: "bool | None" = None  # None: as a new user namespace will have it
 
     def register(self) -> int:
         self.registers += 1

@@ -216,8 +216,8 @@ def _text(data: bytes, reference: int) -> str | None:
 
 # ---- words
 
-_PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS")
-_CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL", "WHERE_POSSIBLE")
+_PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS", "EXEC")
+_CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL", "WHERE_POSSIBLE", "JOIN")
 _WRITE_FLAGS = ("MISSING_OK", "IGNORE", "ALTERNATIVE")
 _MOUNT_FLAGS = ("COPY_UP", "TARGET_MODE", "PROC_TARGET", "KEEP_LOCKED", "CREATE", "ON_PROC", "READONLY_LATE")
 _ATTRIBUTE_NAMES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x80, "nosymfollow": 0x200000}
@@ -316,7 +316,8 @@ def _groups(data: bytes) -> str:
 
 
 def _cgroup_directory(f: Fields) -> str:
-    return f"make cgroup {_quoted(f['path'])} as {_register(f['out'])}{_flags(f['flags'], 'WHERRY_CGROUP_', _CGROUP_FLAGS)}"
+    verb = "open" if f["flags"] & constants.WHERRY_CGROUP_JOIN else "make"
+    return f"{verb} cgroup {_quoted(f['path'])} as {_register(f['out'])}{_flags(f['flags'], 'WHERRY_CGROUP_', _CGROUP_FLAGS)}"
 
 
 def _cgroup_controllers(f: Fields) -> str:
@@ -452,6 +453,12 @@ def _program(f: Fields) -> str:
     return f"look up {_quoted(f['arguments'][0])} in {_quoted(f['path'])}; {vectors}{home}"
 
 
+def _publish(f: Fields) -> str:
+    if f["state_file"] is None:
+        return "publish: pid, sockets, pid file"
+    return f"publish: pid, record, sockets, pid file; state.json {_quoted(f['state_file'])}"
+
+
 _TEXTS: dict[str, Callable[[Fields], str]] = {
     "CLAIM": lambda f: f"claim <id>; state {_quoted(f['state_head'] + '<pid>' + f['state_middle'] + '<status>' + f['state_tail'])}",
     "CGROUP_DIRECTORY": _cgroup_directory,
@@ -514,7 +521,7 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
         f"{kind} {_capabilities(f[kind])}" for kind in ("effective", "permitted", "inheritable", "ambient")
     ),
     "PROGRAM": _program,
-    "PUBLISH": lambda f: f"publish: pid, record, sockets, pid file; state.json {_quoted(f['state_file'])}",
+    "PUBLISH": _publish,
     "WAIT_START": lambda f: "wait for start",
     "EXECUTE": lambda f: "execute the program",
 }

@@ -405,7 +405,7 @@ class Builder:
     def program(self, arguments: "Sequence[str]", environment: "Sequence[str]", path: str, uid: int, flags: int, place: str) -> None:
         self._add("PROGRAM", INIT, place, self.list(arguments), self.list(environment), self.text(path), uid, flags)
 
-    def publish(self, state_file: str) -> None:
+    def publish(self, state_file: "str | None") -> None:
         self._add("PUBLISH", CALLER, "", self.text(state_file))
 
     def wait_start(self) -> None:

@@ -49,10 +49,11 @@ def settle(job: "Job", process: "Process") -> None:
     if filtered is not None and not unprivileged:  # without no_new_privs only CAP_SYS_ADMIN may load a filter
         load(job, filtered)
     sets = capability_sets(job, process)
-    b.bounding(sets["bounding"], "/process/capabilities/bounding")
+    place = "/process/capabilities" if "capabilities" in process else ""
+    b.bounding(sets["bounding"], place)
     identity(job, process)
     working_directory(job, process, 1)
-    b.capabilities(sets["effective"], sets["permitted"], sets["inheritable"], sets["ambient"], "/process/capabilities")
+    b.capabilities(sets["effective"], sets["permitted"], sets["inheritable"], sets["ambient"], place)
     if unprivileged:
         b.no_new_privileges("/process/noNewPrivileges")
         if filtered is not None and filtered[2] != NO_REGISTER:  # its listener is told before the container counts as created
@@ -71,7 +72,8 @@ def execute(job: "Job", process: "Process") -> None:
 
 
 def scheduling(job: "Job", process: "Process") -> None:
-    job.b.cpu_affinity(b"", "")  # the caller's has nothing to do with the container
+    # the caller's has nothing to do with the container
+    job.b.cpu_affinity(job.affinity, "/process/execCPUAffinity/final" if job.affinity else "")
     if "personality" in job.linux or "scheduler" in process or "ioPriority" in process or "memoryPolicy" in job.linux:
         from wherry.plan.scheduling import add
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan of `exec`: one more process for a container that is there. The same operations as a create's, without those that make one.
+
+The launcher joins what init of the container lives in, and its clone becomes the process: in the container's cgroups from its
+first instruction, non-dumpable before it enters anything, and known to the caller before it executes. Nobody starts it.
+"""
+
+from wherry.kernel.native import constants
+from wherry.plan import isolation, process
+from wherry.plan.compile import Job
+from wherry.plan.encode import ID, PID
+from wherry.plan.scheduling import node_mask
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from wherry.kernel.hostfacts import HostFacts
+    from wherry.plan.options import Options
+
+
+class Cgroup:
+    """One cgroup to be in: an absolute path, of which so many bytes are the mount point; which hierarchy that is says the mount."""
+
+    __slots__ = ("mount_length", "path", "v2")
+
+    def __init__(self, path: str, mount_length: int, v2: bool) -> None:
+        self.path, self.mount_length, self.v2 = path, mount_length, v2
+
+    @property
+    def mount(self) -> str:
+        return self.path[: self.mount_length]
+
+
+class Target:
+    """What an exec has to know of the container besides its configuration.
+
+    namespaces: type (as the configuration names it) -> path, of those that are not the caller's own. keyring: the container has a
+    session keyring of its own. setgroups_denied: in its user namespace.
+    """
+
+    __slots__ = ("cgroups", "keyring", "namespaces", "pid", "setgroups_denied")
+
+    def __init__(
+        self, pid: int, namespaces: "dict[str, str]", cgroups: "Sequence[Cgroup]", keyring: bool = True, setgroups_denied: bool = False
+    ) -> None:
+        self.pid, self.namespaces, self.cgroups = pid, namespaces, list(cgroups)
+        self.keyring, self.setgroups_denied = keyring, setgroups_denied
+
+
+class ExecJob(Job):
+    """A Job whose container is there already."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, config: "dict[str, Any]", target: Target, facts: "HostFacts", options: "Options") -> None:
+        named = (config.get("linux") or {}).get("namespaces") or ()
+        joined = [{"type": kind, "path": path} for kind, path in target.namespaces.items()]
+        super().__init__({**config, "linux": {**(config.get("linux") or {}), "namespaces": joined}}, facts, options)
+        places = {entry["type"]: f"/linux/namespaces/{index}" for index, entry in enumerate(named)}
+        self.namespaces = {kind: (path, places.get(kind, "/linux/namespaces")) for kind, path in target.namespaces.items()}
+        self.target = target
+        self.setgroups_denied = target.setgroups_denied
+        self.flags = constants.WHERRY_PLAN_EXEC
+
+    def container_state(self, status: str) -> str:
+        """The process gets a pid of its own; that of the container is known."""
+        return super().container_state("running").replace(PID, str(self.target.pid))
+
+
+def compile(config: "dict[str, Any]", given: "dict[str, Any]", target: Target, facts: "HostFacts", options: "Options") -> bytes:
+    """The plan for the process `given` (checked by oci.checks) in the container of `config`."""
+    job = ExecJob({**config, "process": given}, target, facts, options)
+    job.affinity = _affinity((given.get("execCPUAffinity") or {}).get("final") or "")
+    cgroups(job)
+    job.b.launch()
+    isolation.before_clone(job)
+    if target.keyring:
+        job.b.keyring(f"_ses.{ID}")
+    if given.get("terminal"):
+        size = given.get("consoleSize") or {}
+        job.b.console(size.get("height", 0), size.get("width", 0), given["user"]["uid"], "/process/terminal")
+    job.b.working_directory(given["cwd"], False, 0, "/process/cwd")
+    process.settle(job, given)
+    job.b.publish(None)
+    process.execute(job, given)
+    return job.b.finish(_flags(job), job.registers, job.inherited, facts.key, options.build_id)
+
+
+def cgroups(job: ExecJob) -> None:
+    """Opened by the caller, with the host's credentials: the v2 directory to be born in, `tasks` of each v1 hierarchy to be written to."""
+    b, facts, known = job.b, job.facts, {cgroup.mount: cgroup for cgroup in job.target.cgroups}
+    join = constants.WHERRY_CGROUP_JOIN
+    hierarchies = facts.hierarchies if facts.cgroup_mode in ("v1", "hybrid") else []
+    tasks = [job.register() for _ in hierarchies]
+    unified = next((cgroup for cgroup in job.target.cgroups if cgroup.v2), None)
+    if unified is not None:
+        job.into = job.register()
+    job.inherited = job.registers
+    if unified is not None:
+        b.cgroup_directory(unified.path, unified.mount_length, join | constants.WHERRY_CGROUP_V2, job.into, "")
+    for hierarchy, out in zip(hierarchies, tasks, strict=True):
+        cgroup = known.get(hierarchy.mount)
+        if cgroup is None:
+            continue  # the register stays empty, and its step does nothing: there was no permission when the container was made
+        directory = job.register()
+        b.cgroup_directory(cgroup.path, cgroup.mount_length, join, directory, "")
+        b.open_tasks(directory, "tasks", out, 0, "")
+
+
+def _affinity(processors: str) -> bytes:
+    """A list such as "0-3,7" as the kernel's bit mask."""
+    mask = node_mask(processors)
+    return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
+
+
+def _flags(job: ExecJob) -> int:
+    flags = job.flags
+    if job.joined_user:  # for the permissions of the keyring
+        flags |= constants.WHERRY_PLAN_NEW_USER
+    if not job.privileged:
+        flags |= constants.WHERRY_PLAN_ROOTLESS
+    if job.process is not None and job.process.get("terminal"):
+        flags |= constants.WHERRY_PLAN_TERMINAL
+    return int(flags & ~constants.WHERRY_PLAN_CACHEABLE)
