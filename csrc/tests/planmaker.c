@@ -326,8 +326,10 @@ static int wait_for(pid_t *pid, int pidfd)
 {
 	int status = -1, error = wherry_wait_child(*pid, pidfd, PATIENCE_MS, &status);
 
+	if (error)
+		fprintf(stderr, "process %d: %s\n", *pid, strerror(-error));
 	*pid = 0;
-	return error ? error : status;
+	return status; /* of one that had to be killed: SIGKILL */
 }
 
 int caller_wait(struct caller *c)

@@ -126,6 +126,22 @@ static void signals_are_default(void)
 	caller_end(&c);
 }
 
+static int access_mode(pid_t pid, const char *fd)
+{
+	char path[64], line[64];
+	int mode = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/%s", pid, fd);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (!strncmp(line, "flags:", 6))
+			mode = (int)strtol(line + 6, NULL, 8) & O_ACCMODE;
+	if (file)
+		fclose(file);
+	return mode;
+}
+
 /* Of a created container: stdio, two fifos, its own root and its signals. No socket, no directory of the host, no memfd. */
 static void created_holds_its_fifos(void)
 {
@@ -147,10 +163,12 @@ static void created_holds_its_fifos(void)
 		if (length < 0 || atoi(entry->d_name) < 3)
 			continue;
 		target[length] = 0;
-		if (!strncmp(target, c.directory, strlen(c.directory)))
+		if (!strncmp(target, c.directory, strlen(c.directory))) {
 			fifos++;
-		else if (strcmp(target, "anon_inode:[signalfd]"))
+			CHECK_EQUAL(access_mode(c.init, entry->d_name), strstr(target, "result") ? O_WRONLY : O_RDWR);
+		} else if (strcmp(target, "anon_inode:[signalfd]")) {
 			CHECK_TEXT(target, "/");
+		}
 	}
 	CHECK_EQUAL(fifos, 2);
 	if (directory)
