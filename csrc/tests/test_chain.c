@@ -128,7 +128,7 @@ static void signals_are_default(void)
 
 static int access_mode(pid_t pid, const char *fd)
 {
-	char path[64], line[64];
+	char path[320], line[64];
 	int mode = -1;
 	FILE *file;
 
