@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from wherry.api.bundle import Bundle
+from wherry.api.config import Config
 from wherry.api.container import Container
-from wherry.errors import DeadlineError
+from wherry.errors import DeadlineError, UsageError
 
 
 class Completed:
@@ -25,7 +26,7 @@ class Completed:
 
 
 def run(
-    bundle: Bundle | str | os.PathLike[str],
+    bundle: Bundle | Config | str | os.PathLike[str],
     args: Sequence[str] | None = None,
     *,
     id: str | None = None,
@@ -35,13 +36,15 @@ def run(
     timeout: float | None = None,
     **choices: Any,
 ) -> Completed:
-    """Runs a bundle; or, given `args`, a command in a root filesystem, with a safe default around it (Bundle.sandbox, whose
+    """Runs a bundle, or a Config; or, given `args`, a command in a root filesystem, with a safe default around it (Bundle.sandbox, whose
     choices may be given). Nothing is left. At the timeout the container is killed and DeadlineError raised, with `out` and `err`.
 
     Output is captured in memory files, not in pipes: no thread has to read while the program runs, and none can be forgotten.
     """
-    if not isinstance(bundle, Bundle):
-        bundle = Bundle(bundle) if args is None else Bundle.sandbox(bundle, args, **choices)
+    if isinstance(bundle, str | os.PathLike) and args is not None:
+        bundle = Bundle.sandbox(bundle, args, **choices)
+    elif args is not None or choices:
+        raise UsageError("args and choices are for a root filesystem: a bundle or Config has its own")
     files = [_memory_file("stdin", input), *((_memory_file("stdout"), _memory_file("stderr")) if capture else ())]
     try:
         stdio = (files[0], files[1], files[2]) if capture else (files[0], -1, -1)
