@@ -6,6 +6,7 @@
 #include "parts.h"
 
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -286,9 +287,13 @@ int host_open(struct host_container *c, const char *root, const char *id)
 	return result;
 }
 
+/* The lock is given back by name: a child that another thread starts at this moment has a copy of the descriptor, and would keep the
+ * lock until it executes. */
 void host_close(struct host_container *c)
 {
 	unmap_record(c);
+	if (c->directory >= 0)
+		flock(c->directory, LOCK_UN);
 	wherry_close(&c->record);
 	wherry_close(&c->directory);
 	wherry_close(&c->root);

@@ -747,6 +747,42 @@ static void the_lock_ends_with_the_container(void)
 	bed_end();
 }
 
+/* As the child of another thread has it between its clone and its execution: a copy of every descriptor. */
+static pid_t copy_of_us(void)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		for (;;)
+			pause();
+	return pid;
+}
+
+static void a_copy_of_the_descriptor_keeps_no_lock(void)
+{
+	pid_t copy;
+
+	NEEDS_ROOT();
+	bed_begin();
+	plan_plain("true");
+	CHECK_EQUAL(host_create_begin(&create, &bed.request), 0);
+	copy = copy_of_us();
+	host_create_release(&create);
+	CHECK_EQUAL(open_it(), 0);
+	CHECK_EQUAL(host_lock(&container, 0), 0);
+	kill(copy, SIGKILL);
+	waitpid(copy, NULL, 0);
+	copy = copy_of_us();
+	host_close(&container);
+	CHECK_EQUAL(open_it(), 0);
+	CHECK_EQUAL(host_lock(&container, 0), 0);
+	host_close(&container);
+	kill(copy, SIGKILL);
+	waitpid(copy, NULL, 0);
+	end_it();
+	bed_end();
+}
+
 static void flip(const char *path, off_t at)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -920,6 +956,7 @@ static const struct check_case cases[] = {
 	{ "the_pidfd_socket_gets_init", the_pidfd_socket_gets_init },
 	{ "sockets_may_have_long_paths", sockets_may_have_long_paths },
 	{ "the_lock_ends_with_the_container", the_lock_ends_with_the_container },
+	{ "a_copy_of_the_descriptor_keeps_no_lock", a_copy_of_the_descriptor_keeps_no_lock },
 	{ "damaged_records_are_refused", damaged_records_are_refused },
 	{ "a_claim_without_a_record_can_be_removed", a_claim_without_a_record_can_be_removed },
 	{ "another_boot_is_another_world", another_boot_is_another_world },
