@@ -145,7 +145,7 @@ int op_console(struct wherry_machine *m, const struct wherry_op_console *op)
 	if (slave < 0)
 		return slave;
 	result = set_up_slave(m, op, slave);
-	if (result == 0)
+	if (result == 0 && !(m->code.plan->flags & WHERRY_PLAN_EXEC)) /* the container's console is its first process's */
 		result = mount_console(m, slave);
 	if (result == 0)
 		result = take_stdio(m, slave);

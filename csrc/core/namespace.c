@@ -46,7 +46,12 @@ int op_join(struct wherry_machine *m, const struct wherry_op_join *op)
 	if (setns(m->registers[op->from], (int)op->type) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SETNS);
 	wherry_set_register(m, op->from, -1);
-	return 0;
+	if (op->type != CLONE_NEWNS)
+		return 0;
+	/* setns has made "/" the root of the namespace: an exec's, and in a create that until the rootfs is attached */
+	wherry_close(&m->rootfs);
+	m->rootfs = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return m->rootfs < 0 ? wherry_fail_errno(m, WHERRY_CALL_OPEN) : 0;
 }
 
 /* ---- unsharing, and time ------------------------------------------------------------------------------------------------ */

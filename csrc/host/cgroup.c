@@ -202,6 +202,11 @@ int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_
 	mount = open_mount(path, op->mount_length);
 	if (mount < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, -mount);
+	if (op->flags & WHERRY_CGROUP_JOIN) {
+		result = securepath_open(mount, path + op->mount_length, WALK, 0);
+		wherry_set_register(m, op->out, result < 0 ? -1 : result);
+		return result < 0 ? wherry_fail(m, WHERRY_CALL_OPEN, -result) : 0;
+	}
 	result = make_journaled(c, mount, path + op->mount_length, index, &made);
 	if (result < 0 && op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)) {
 		result = host_journal_mark(c, index, WHERRY_JOURNAL_UNDONE, 0);

@@ -6,6 +6,7 @@
 #include "parts.h"
 
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 
 enum { DEFAULT_DEADLINE_MS = 120 * 1000, END_WAIT_MS = 10 * 1000 };
@@ -50,12 +51,12 @@ static int fill_slots(struct host_create *c)
 	return 0;
 }
 
-/* The decoder has checked each operation; that this plan makes a container is checked here. The launch is at *launch. */
-static int check_agenda(const struct wherry_code *code, uint32_t *launch)
+/* The decoder has checked each operation; that this plan makes a container, or a process in one, is checked here. The launch is at *launch. */
+static int check_agenda(const struct wherry_code *code, bool exec, uint32_t *launch)
 {
-	if (!code->steps || code->step[0]->code != OP_CLAIM)
+	if (exec != !!(code->plan->flags & WHERRY_PLAN_EXEC) || !code->steps || (code->step[0]->code == OP_CLAIM) == exec)
 		return -WHERRY_BAD_PLAN;
-	for (uint32_t i = 1; i < code->steps; i++) {
+	for (uint32_t i = !exec; i < code->steps; i++) {
 		if (code->step[i]->code == OP_CLAIM)
 			return -WHERRY_BAD_PLAN;
 		if (code->step[i]->code != OP_LAUNCH)
@@ -67,7 +68,7 @@ static int check_agenda(const struct wherry_code *code, uint32_t *launch)
 }
 
 /* All that can be refused before anything is made. */
-static int prepare(struct host_create *c, const struct host_request *request, uint32_t *launch)
+static int prepare(struct host_create *c, const struct host_request *request, bool exec, uint32_t *launch)
 {
 	struct wherry_machine *m = &c->machine;
 	int result;
@@ -75,7 +76,7 @@ static int prepare(struct host_create *c, const struct host_request *request, ui
 	empty(c, request);
 	result = wherry_decode(request->plan, request->plan_size, &m->code, &m->failed_value);
 	if (result == 0)
-		result = check_agenda(&m->code, launch);
+		result = check_agenda(&m->code, exec, launch);
 	if (result < 0)
 		return result;
 	result = fill_slots(c);
@@ -151,18 +152,44 @@ static int settle(struct host_create *c, int result)
 	return result;
 }
 
-int host_create_begin(struct host_create *c, const struct host_request *request)
+/* `result` is that of the preparations. */
+static int run(struct host_create *c, uint32_t launch, int result)
 {
-	uint32_t launch = 0;
-	int result = prepare(c, request, &launch);
-
 	if (result < 0)
 		host_fail(c, c->machine.current, result);
 	for (uint32_t step = 0; result == 0 && step <= launch; step++)
 		result = host_run_step(c, step);
 	c->served = launch;
+	return result < 0 ? result : host_serve(c);
+}
+
+int host_create_begin(struct host_create *c, const struct host_request *request)
+{
+	uint32_t launch = 0;
+	int result = prepare(c, request, false, &launch);
+
+	return settle(c, run(c, launch, result));
+}
+
+/* Nobody starts an exec: both of init's fifos are the end of one pipe. What fails after the commit comes through it, and its end says that
+ * the program executes. */
+int host_exec(struct host_create *c, const struct host_request *request)
+{
+	struct wherry_machine *m = &c->machine;
+	cleanup_fd int execution = -1;
+	uint32_t launch = 0;
+	int ends[2], result = prepare(c, request, true, &launch);
+
+	if (result == 0 && pipe2(ends, O_CLOEXEC) == 0) {
+		execution = ends[0];
+		m->result_fifo = ends[1];
+		m->start_fifo = fcntl(ends[1], F_DUPFD_CLOEXEC, 0);
+	}
+	if (result == 0 && m->start_fifo < 0)
+		result = wherry_fail_errno(m, WHERRY_CALL_OPEN);
+	result = run(c, launch, result);
 	if (result == 0)
-		result = host_serve(c);
+		result = host_await_execution(c, execution);
 	return settle(c, result);
 }
 
@@ -194,6 +221,8 @@ void host_create_release(struct host_create *c)
 	int *const fds[] = { &c->root, &c->directory, &c->record, &c->launcher_pidfd, &c->console_socket, &c->pidfd_socket, &c->listener_socket,
 			     &m->caller, &m->init_pidfd, &m->start_fifo, &m->result_fifo, &m->pending_fd };
 
+	if (c->directory >= 0)
+		flock(c->directory, LOCK_UN); /* not left to the close: see host_close */
 	for (size_t i = 0; i < WHERRY_LENGTH(fds); i++)
 		wherry_close(fds[i]);
 	for (uint16_t i = 0; i < WHERRY_MAX_REGISTERS; i++)

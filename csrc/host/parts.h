@@ -73,6 +73,7 @@ int host_cgroup_signal(const char *path, bool v2, int signal); /* every process,
 
 /* ---- verbs.c */
 bool host_same_boot(const struct host_container *c);
+int host_read_result(int fd, struct wherry_message *message); /* 1 = a message of init, 0 = end of file, -EAGAIN = neither yet */
 
 /* ---- launch.c, serve.c, publish.c. Where one fails, c->failure is filled */
 int host_check_preserved(const struct host_create *c);
@@ -81,6 +82,7 @@ int host_run_step(struct host_create *c, uint32_t step); /* one operation of the
 int host_serve(struct host_create *c);           /* answers init until the commit (c->finished), or until the interlude (c->waiting) */
 int host_answer(struct host_create *c, uint32_t step, int result);
 int host_fail(struct host_create *c, uint32_t step, int result); /* returns `result` */
+int host_await_execution(struct host_create *c, int result); /* exec: reads what init's result fifo is then, a pipe */
 void host_await_settled(struct host_create *c);  /* after the commit: until init has closed what it needs no more, and the launcher has ended */
 
 #endif

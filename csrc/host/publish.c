@@ -5,6 +5,7 @@
  */
 #include "parts.h"
 
+#include <poll.h>
 #include <string.h>
 
 static int connect_one(struct host_create *c, const char *path, enum wherry_call call, int *out)
@@ -159,21 +160,30 @@ static int hand_over_pidfd(struct host_create *c)
 	return result;
 }
 
+/* The namespaces were opened by init's number: while it lives, the number was nobody else's. */
+static int check_target(const struct host_create *c)
+{
+	struct pollfd item = { .fd = c->request.target, .events = POLLIN };
+
+	return TEMP_FAILURE_RETRY(poll(&item, 1, 0)) ? -ESRCH : 0;
+}
+
 /* The record is last of what we keep: a crash before it leaves a create that has not happened. */
 int op_publish(struct wherry_machine *m, const struct wherry_op_publish *op)
 {
 	struct host_create *c = host_of(m);
-	int result = publish_state(c, op->state_file);
+	bool exec = m->code.plan->flags & WHERRY_PLAN_EXEC;
+	int result = exec ? check_target(c) : publish_state(c, op->state_file);
 
 	if (result < 0)
-		return wherry_fail(m, WHERRY_CALL_WRITE, -result);
+		return wherry_fail(m, exec ? WHERRY_CALL_NONE : WHERRY_CALL_WRITE, -result);
 	result = hand_over_console(c);
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_CONSOLE_SOCKET, -result);
 	result = hand_over_pidfd(c);
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_PIDFD_SOCKET, -result);
-	result = publish_record(c);
+	result = exec ? 0 : publish_record(c);
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_WRITE, -result);
 	result = c->request.pid_file ? write_pid_file(c) : 0;

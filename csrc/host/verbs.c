@@ -136,8 +136,7 @@ static int send_start(const struct host_container *c, int *start)
 	return TEMP_FAILURE_RETRY(write(*start, "s", 1)) < 0 ? -errno : 0;
 }
 
-/* 1 = a message, 0 = end of file, -EAGAIN = neither yet. */
-static int read_result(int fd, struct wherry_message *message)
+int host_read_result(int fd, struct wherry_message *message)
 {
 	ssize_t got = TEMP_FAILURE_RETRY(read(fd, message, sizeof(*message)));
 
@@ -166,7 +165,7 @@ static int await_result(int result_fifo, int pidfd, int start, struct wherry_mes
 			return -errno;
 		if (ready <= 0)
 			continue;
-		got = item[0].revents ? read_result(result_fifo, failure) : -EAGAIN;
+		got = item[0].revents ? host_read_result(result_fifo, failure) : -EAGAIN;
 		if (got == 1)
 			return -failure->error;
 		if (got < 0 && got != -EAGAIN)

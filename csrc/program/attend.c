@@ -115,7 +115,7 @@ static bool on_signal(struct attention *a, int *status)
 	if (info.ssi_signo == SIGWINCH && a->master >= 0)
 		copy_size(a);
 	else if (info.ssi_signo != SIGPIPE && info.ssi_signo != SIGURG)
-		host_signal(&a->container, (int)info.ssi_signo);
+		kill(a->init, (int)info.ssi_signo); // our child, and not reaped yet: the number is its own
 	return false;
 }
 
@@ -177,7 +177,7 @@ static void remove_by_python(const struct front *f)
 
 static void remove_container(struct attention *a)
 {
-	if (a->front->keep)
+	if (a->front->keep || a->front->process)
 		return;
 	if (a->container.head->flags & WHERRY_PLAN_POSTSTOP || host_lock(&a->container, 10000) || host_destroy(&a->container, true))
 		remove_by_python(a->front);
@@ -194,19 +194,29 @@ int attend(const struct front *f, int master)
 	a.input = true;
 	forwarded(&set);
 	a.signals = signalfd(-1, &set, SFD_CLOEXEC);
-	if (a.signals < 0 || host_open(&a.container, f->root, f->id))
+	a.init = f->process;
+	if (a.signals < 0 || (!f->process && host_open(&a.container, f->root, f->id)))
 		return 1;
-	a.init = a.container.head->pid;
+	if (!f->process)
+		a.init = a.container.head->pid;
 	terminal_begin(&a);
 	status = serve(&a);
 	terminal_end(&a);
 	remove_container(&a);
-	host_close(&a.container);
 	return status;
 }
 
+static int number(const char *digits)
+{
+	int value = 0;
+
+	while (*digits >= '0' && *digits <= '9')
+		value = value * 10 + *digits++ - '0';
+	return value;
+}
+
 // wherry-attend ROOT ID LETTERS MASTER PYTHON...: Python has created and started, and becomes this. Letters: k = keep the container,
-// s = be a subreaper, - = neither. The rest of the words start Python's command line.
+// s = be a subreaper, x = an exec (ID is the number of its process, our child), - = neither. The rest of the words start Python's command line.
 int attend_main(int argc, char **argv)
 {
 	static struct front f;
@@ -219,11 +229,10 @@ int attend_main(int argc, char **argv)
 	f.keep = strchr(argv[3], 'k');
 	if (strchr(argv[3], 's') && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 		return 1;
-	if (argv[4][0] != '-') {
-		master = 0;
-		for (const char *digit = argv[4]; *digit >= '0' && *digit <= '9'; digit++)
-			master = master * 10 + *digit - '0';
-	}
+	if (strchr(argv[3], 'x'))
+		f.process = number(f.id);
+	if (argv[4][0] != '-')
+		master = number(argv[4]);
 	f.python = (const char *const *)(argv + 5);
 	return attend(&f, master);
 }

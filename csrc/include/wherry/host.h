@@ -33,6 +33,7 @@ struct host_request {
 	uint32_t deadline_ms;       /* for everything but hooks and the interlude; 0 = 120 s */
 	const struct host_extra *extra; /* journal entries that follow those of the plan */
 	uint32_t extra_count;
+	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
 
 /* One create in progress, or a created container. */
@@ -66,6 +67,10 @@ int host_create_begin(struct host_create *c, const struct host_request *request)
 int host_create_finish(struct host_create *c);
 void host_create_abort(struct host_create *c);
 void host_create_release(struct host_create *c); /* closes what is open; the container lives on */
+
+/* A plan with WHERRY_PLAN_EXEC, to the moment when its program executes; a failure is reported as above. Nothing is claimed or journaled: root, id
+ * and bundle fill slots, config is not looked at. machine.init and init_pidfd are the new process. */
+int host_exec(struct host_create *c, const struct host_request *request);
 
 /* Journals what the caller made itself: state of request.extra[index]. */
 int host_create_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state);

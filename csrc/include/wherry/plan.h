@@ -167,6 +167,7 @@ enum wherry_plan_flags {
 	WHERRY_PLAN_SHARED_PID = 1 << 6,     /* no pid namespace of its own: delete and kill --all go through the cgroup */
 	WHERRY_PLAN_ROOTLESS = 1 << 7,
 	WHERRY_PLAN_NO_PROCESS = 1 << 8,     /* config without process: create works, start must fail */
+	WHERRY_PLAN_EXEC = 1 << 9,           /* one more process for a container: no claim, no start to wait for, OP_PUBLISH keeps no record */
 };
 
 struct wherry_plan {
@@ -199,6 +200,7 @@ enum wherry_cgroup_flags {
 	WHERRY_CGROUP_EXISTING = 1 << 1, /* may exist already (shared); without it a populated or frozen one is refused */
 	WHERRY_CGROUP_OPTIONAL = 1 << 2, /* no permission (rootless without delegation) is no error: the register stays empty */
 	WHERRY_CGROUP_WHERE_POSSIBLE = 1 << 3, /* controllers: one that cannot be enabled is left out */
+	WHERRY_CGROUP_JOIN = 1 << 4, /* it is there and belongs to the container: opened, neither made nor journaled */
 };
 
 struct wherry_op_cgroup_directory {
@@ -343,10 +345,15 @@ struct wherry_op_propagation {
 	uint64_t flags; /* MS_SLAVE|MS_REC, MS_PRIVATE|MS_REC, ...; the parent mount of the rootfs becomes private for sure */
 };
 
+enum wherry_tree_flags {
+	WHERRY_TREE_RECURSIVE = 1 << 0,
+	WHERRY_TREE_NO_SYMLINK = 1 << 1, /* the rootfs: its path may not end in a symbolic link */
+};
+
 struct wherry_op_open_tree {
 	struct wherry_op op;
 	struct wherry_template source;
-	uint32_t recursive;
+	uint32_t flags;
 	uint16_t out;
 	uint16_t reserved;
 };
@@ -605,7 +612,7 @@ struct wherry_op_program {
 
 struct wherry_op_publish {
 	struct wherry_op op;
-	struct wherry_template state_file; /* content of state.json */
+	struct wherry_template state_file; /* content of state.json; absent in an exec */
 };
 
 struct wherry_op_wait_start {

@@ -26,7 +26,10 @@ GLOBAL_FLAGS: "dict[str, int | str]" = {
     "v": "version",
 }
 
-VERBS = ("create", "start", "state", "kill", "delete", "run", "list", "spec", "features", "plan", "validate", "gc", "version", "help")
+VERBS = (
+    *("create", "start", "state", "kill", "delete", "run", "exec"),
+    *("list", "spec", "features", "plan", "validate", "gc", "version", "help"),
+)
 
 
 class Call:
@@ -90,7 +93,7 @@ def _run(call: Call, words: "list[str]", rest: "list[str]") -> int:
         raise unknown_verb(call.verb)
     module = __import__(f"wherry.cli.{call.verb}", fromlist=("run",))
     if words and not call.globals.on("help"):
-        call.flags, call.words, after = read(module.FLAGS, words[1:])
+        call.flags, call.words, after = read(module.FLAGS, words[1:], getattr(module, "FLAGS_FIRST", False))
         call.rest = after + rest
     if call.flags.on("help"):
         from wherry.cli.help import show

@@ -39,8 +39,7 @@ def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> 
     if prepared.flags & constants.WHERRY_PLAN_NO_PROCESS:
         raise StateError("cannot run a container without /process", code="WHERRY-STATE-NO-PROCESS")
     if not detach:
-        # before there is an init: what arrives from here on waits, and is forwarded
-        pthread_sigmask(SIG_SETMASK, set(valid_signals()).difference(_FAULTS))
+        hold_signals()
     create = launch(options, prepared)
     master = create.take_console()
     create.close()
@@ -48,6 +47,11 @@ def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> 
     if not detach:
         _attend(options, keep, subreaper, master)
     return prepared.warnings
+
+
+def hold_signals() -> None:
+    """Before there is a process: what arrives from here on waits, and is forwarded."""
+    pthread_sigmask(SIG_SETMASK, set(valid_signals()).difference(_FAULTS))
 
 
 def _start(options: "CreateOptions") -> None:
@@ -63,9 +67,13 @@ def _start(options: "CreateOptions") -> None:
 
 def _attend(options: "CreateOptions", keep: bool, subreaper: bool, master: int) -> None:
     """Becomes wherry-attend, which is told how this command line was started, for what only Python can do at the end."""
+    become_attendant(options.root, options.id, ("k" if keep else "") + ("s" if subreaper else ""), master)
+
+
+def become_attendant(root: str, id: str, letters: str, master: int) -> None:
+    """For an exec the letter is x, and the id is the number of its process."""
     python = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
     if master >= 0:
         posix.set_inheritable(master, True)
-    letters = ("k" if keep else "") + ("s" if subreaper else "")
-    words = [options.root, options.id, letters or "-", str(master) if master >= 0 else "-"]
+    words = [root, id, letters or "-", str(master) if master >= 0 else "-"]
     posix.execve(native.program_fd(), ["wherry-attend", *words, *python], posix.environ)

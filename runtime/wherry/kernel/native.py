@@ -148,6 +148,16 @@ class Create:
         if lib.host_create_finish(self._create) < 0:
             self._fail()
 
+    def execute(self, target: "int") -> "None":
+        """In place of begin, for a plan of exec: returns once its program executes. `target`: a pidfd of the container's init."""
+        self._request.target = target
+        self._create = lib.native_create_new()
+        if self._create == ffi.NULL:
+            self._create = None
+            raise OSError(12, posix.strerror(12))
+        if lib.host_exec(self._create, self._request) < 0:
+            self._fail()
+
     def _fail(self) -> "None":
         failure = _failure(self._create.failure, self._create.undo_error)
         self.close()

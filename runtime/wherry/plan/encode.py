@@ -279,8 +279,8 @@ class Builder:
     def propagation(self, flags: int, place: str) -> None:
         self._add("PROPAGATION", INIT, place, flags)
 
-    def open_tree(self, executor: int, source: str, recursive: bool, out: int, place: str) -> None:
-        self._add("OPEN_TREE", executor, place, self.text(source), recursive, out)
+    def open_tree(self, executor: int, source: str, flags: int, out: int, place: str) -> None:
+        self._add("OPEN_TREE", executor, place, self.text(source), flags, out)
 
     def idmap_tree(self, tree: int, uid_map: "str | None", gid_map: "str | None", recursive: bool, place: str) -> None:
         self._add("IDMAP_TREE", LAUNCHER, place, self.text(uid_map), self.text(gid_map), tree, recursive)

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exec, as an agenda: look at the container, put the process together, compile its plan, launch it."""
+
+import posix
+from contextlib import contextmanager
+from errno import EBUSY, ESRCH
+from struct import unpack_from
+from typing import TYPE_CHECKING, Any
+
+from wherry.container.create import listen_environment
+from wherry.container.hooks import config_copy
+from wherry.container.lifecycle import opened
+from wherry.errors import ConfigError, StateError, UsageError, WherryError, refused
+from wherry.kernel import native
+from wherry.kernel.hostfacts import gather
+from wherry.kernel.native import STATUS_NAMES, Container, Failure, constants
+from wherry.oci.checks import check_process
+from wherry.oci.config import load
+from wherry.plan.encode import HEADER
+from wherry.plan.execute import Cgroup, Target, compile
+from wherry.plan.options import Options
+from wherry.plan.scheduling import node_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FILES = {"time": "time", "mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc", "user": "user", "pid": "pid", "network": "net"}
+"""Types of namespaces, in the order of their CLONE_NEW* bits, and their files in /proc/PID/ns."""
+
+_INHERITED = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj", "scheduler", "ioPriority")
+"""What a process of its own (--process) takes from the container's where it says nothing."""
+
+
+class ExecOptions:
+    """One exec. `process`: the content of a process.json; without one, it is the container's process with what else is given."""
+
+    def __init__(self, root: str, id: str, args: "list[str] | None" = None) -> None:
+        self.root, self.id, self.args = root, id, args or []
+        self.process: bytes | None = None
+        self.process_name = "process"
+        self.cwd: str | None = None
+        self.env: list[str] = []
+        self.terminal = False
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.groups: list[int] = []
+        self.capabilities: list[str] = []
+        self.no_new_privileges = False
+        self.label: str | None = None
+        self.apparmor: str | None = None
+        self.cgroups: list[str] = []
+        self.ignore_paused = False
+        self.attached = False
+        self.pid_file: str | None = None
+        self.console_socket: str | None = None
+        self.pidfd_socket: str | None = None
+        self.preserve_fds = 0
+        self.stdio = (-1, -1, -1)
+        self.rootless: bool | None = None
+        self.bundle = ""
+        self.verb = "exec"
+
+
+def execute(options: ExecOptions) -> native.Create:
+    """Starts the process; returns once its program executes. The result has its pid and pidfd, and is the caller's to close."""
+    with opened(options.root, options.id) as container:
+        pidfd = _alive(container, options)
+        try:
+            config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
+            process = process_of(config, options)
+            check_terminal(process, options)
+            with _initial_affinity(process):
+                return _launch(container, pidfd, config, process, options)
+        finally:
+            posix.close(pidfd)
+
+
+def check_terminal(process: dict[str, Any], options: ExecOptions) -> None:
+    terminal = bool(process.get("terminal"))
+    if terminal and not options.attached and not options.console_socket:
+        raise UsageError("cannot allocate tty if wherry will detach without setting console socket", code="WHERRY-USAGE-TERMINAL")
+    if options.console_socket and (options.attached or not terminal):
+        raise UsageError("cannot use console socket if wherry will not detach or allocate tty", code="WHERRY-USAGE-TERMINAL")
+
+
+def _alive(container: Container, options: ExecOptions) -> int:
+    """A pidfd of init, where the container is in a state for it."""
+    status = STATUS_NAMES[container.status()]
+    if status not in ("created", "running") and not (status == "paused" and options.ignore_paused):
+        raise refused("exec", status, options.id)
+    try:
+        return container.pidfd()
+    except ProcessLookupError:
+        raise refused("exec", "stopped", options.id) from None
+
+
+# ---- the process
+
+
+def process_of(config: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
+    """Checked; what it does not say of itself is as in the container's configuration."""
+    base: dict[str, Any] = config.get("process") or {}
+    if options.process is not None:
+        process: dict[str, Any] = load(options.process, options.process_name)  # type: ignore[assignment]
+        process = {**{key: base[key] for key in _INHERITED if key in base}, **process}
+    else:
+        process = _from_flags(base, options)
+    if not process.get("args"):
+        raise UsageError("process args cannot be empty", remedy="name a command after the container's ID, or a file with --process")
+    process.setdefault("cwd", "/")
+    process.setdefault("user", {"uid": 0, "gid": 0})
+    process.pop("terminal", None) if not process.get("terminal") else None
+    try:
+        check_process(process)  # type: ignore[arg-type]
+    except ConfigError as error:
+        if options.process is not None:
+            error.message += f" (in {options.process_name})"
+        raise
+    return process
+
+
+def _from_flags(base: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
+    process = {**base, "args": options.args, "terminal": options.terminal}
+    process.pop("consoleSize", None)
+    if options.cwd:
+        process["cwd"] = options.cwd
+    process["env"] = [*(base.get("env") or ()), *options.env]
+    process["user"] = _user(base.get("user") or {"uid": 0, "gid": 0}, options)
+    if options.capabilities:
+        sets = dict(base.get("capabilities") or {})
+        # inheritable and ambient stay as they are: nobody asks for what a program would pass on
+        for kind in ("bounding", "effective", "permitted"):
+            sets[kind] = list(dict.fromkeys([*(sets.get(kind) or ()), *options.capabilities]))
+        process["capabilities"] = sets
+    if options.no_new_privileges:
+        process["noNewPrivileges"] = True
+    if options.label:
+        process["selinuxLabel"] = options.label
+    if options.apparmor:
+        process["apparmorProfile"] = options.apparmor
+    return process
+
+
+def _user(base: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
+    user = dict(base)
+    if options.uid is not None:
+        user["uid"] = options.uid
+    if options.gid is not None:
+        user["gid"] = options.gid
+    if options.groups:
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *options.groups]
+    return user
+
+
+# ---- the container
+
+
+def target_of(container: Container, options: ExecOptions) -> Target:
+    pid = container.pid
+    namespaces = {}
+    for kind, name in _FILES.items():
+        path = f"/proc/{pid}/ns/{name}"
+        try:
+            if posix.stat(path).st_ino != posix.stat(f"/proc/self/ns/{name}").st_ino:
+                namespaces[kind] = path
+        except FileNotFoundError:
+            continue  # a kernel without it; or init is gone, which is found out when the process is published
+    denied = "user" in namespaces and _read(f"/proc/{pid}/setgroups").strip() == "deny"
+    return Target(pid, namespaces, cgroups_of(container, options.cgroups), _has_keyring(container), denied)
+
+
+def cgroups_of(container: Container, below: "list[str]" = []) -> list[Cgroup]:  # noqa: B006 - never changed
+    """The container's cgroups, by its journal; `below`: --cgroup [CONTROLLER,...:]PATH, each a cgroup below them."""
+    found = []
+    for entry in container.journal():
+        if entry.kind not in (constants.WHERRY_JOURNAL_CGROUP_V1, constants.WHERRY_JOURNAL_CGROUP_V2):
+            continue
+        if entry.state in (constants.WHERRY_JOURNAL_DONE, constants.WHERRY_JOURNAL_FOREIGN):
+            found.append(Cgroup(entry.path, entry.mount_length, entry.kind == constants.WHERRY_JOURNAL_CGROUP_V2))
+    for given in below:
+        _move_below(found, given)
+    return found
+
+
+def _move_below(cgroups: list[Cgroup], given: str) -> None:
+    names, separator, path = given.rpartition(":")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts or "\0" in path:
+        raise UsageError(
+            f'invalid value "{given}" for flag -cgroup: bad sub cgroup path', remedy="it is a path below the container's cgroup"
+        )
+    chosen = cgroups
+    if separator:
+        wanted = set(names.split(","))
+        chosen = [cgroup for cgroup in cgroups if not cgroup.v2 and wanted & set(cgroup.mount.rpartition("/")[2].split(","))]
+    if not chosen:
+        raise UsageError(f'invalid value "{given}" for flag -cgroup: the container has no such cgroup')
+    for cgroup in chosen:
+        cgroup.path = "/".join((cgroup.path.rstrip("/"), *parts))
+
+
+def _has_keyring(container: Container) -> bool:
+    """Whether its create made one (--no-new-keyring): its plan says so."""
+    descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
+    with open(descriptor, "rb") as file:
+        plan = file.read()
+    count, at = HEADER.unpack_from(plan)[6:8]
+    for _ in range(count):
+        code, size = unpack_from("<HxxI", plan, at)
+        if code == constants.OP_KEYRING:
+            return True
+        at += size
+    return False
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+# ---- the launch
+
+
+def _launch(container: Container, pidfd: int, config: dict[str, Any], process: dict[str, Any], options: ExecOptions) -> native.Create:
+    target = target_of(container, options)
+    try:
+        return _attempt(pidfd, config, process, target, options)
+    except Failure as failure:
+        own = None if options.cgroups or failure.error != EBUSY or failure.call != "CLONE" else init_cgroup(target)
+        if own is None:
+            raise
+    # a cgroup v2 that hands controllers down takes no process: systemd has moved the container's init below it, and us with it
+    target.cgroups = [own if cgroup.v2 else cgroup for cgroup in target.cgroups]
+    return _attempt(pidfd, config, process, target, options)
+
+
+def init_cgroup(target: Target) -> "Cgroup | None":
+    """Where init is in the v2 hierarchy now, if that is below the cgroup that was made for it."""
+    unified = next((cgroup for cgroup in target.cgroups if cgroup.v2), None)
+    for line in _read(f"/proc/{target.pid}/cgroup").splitlines():
+        if line.startswith("0::") and unified is not None:
+            path = unified.mount + line[3:]
+            if path.startswith(unified.path + "/") and ".." not in path.split("/"):
+                return Cgroup(path, unified.mount_length, True)
+    return None
+
+
+def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> native.Create:
+    environment = listen_environment()
+    wanted = {"lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel"))}
+    facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
+    choices = Options(rootless=options.rootless, environment=environment, seccomp=lambda section: _filter(section, options.root))
+    plan = compile(config, process, target, facts, choices)
+    create = native.Create(
+        plan=plan,
+        root=options.root,
+        id=options.id,
+        bundle="",
+        bundle_json="",
+        config=b"",
+        pid_file=options.pid_file,
+        console_socket=options.console_socket,
+        pidfd_socket=options.pidfd_socket,
+        preserve_fds=options.preserve_fds + (int(posix.environ[b"LISTEN_FDS"]) if environment else 0),
+        stdio=options.stdio,
+    )
+    try:
+        create.execute(pidfd)
+    except Failure as failure:
+        if failure.error == EBUSY and failure.call == "CLONE":
+            raise
+        raise _worded(failure, plan, pidfd, options) from failure
+    return create
+
+
+def _worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:
+    from wherry.container.wording import Setting, explain
+
+    if failure.error == ESRCH or native.pidfd_wait(pidfd, 0):
+        return refused("exec", "stopped", options.id)
+    error = explain(failure, plan, Setting("exec", options.root, options.id, options=options))  # type: ignore[arg-type]
+    if (error.pointer or "").startswith("/process"):
+        error.pointer = None  # of the container's process, which this is not
+    return error
+
+
+def _filter(section: dict[str, Any], root: str) -> "tuple[bytes, int]":
+    from wherry.seccomp.cache import filter_of, flags_of
+
+    return filter_of(section, root), flags_of(section)
+
+
+@contextmanager
+def _initial_affinity(process: dict[str, Any]) -> "Iterator[None]":
+    """execCPUAffinity.initial is where the runtime itself runs until the process is in its cgroup."""
+    initial = node_mask((process.get("execCPUAffinity") or {}).get("initial") or "")
+    if not initial:
+        yield
+        return
+    before = posix.sched_getaffinity(0)
+    try:
+        posix.sched_setaffinity(0, [number for number in range(initial.bit_length()) if initial >> number & 1])
+    except OSError as error:
+        raise StateError(f"execCPUAffinity: {(error.strerror or '').lower()}", code="WHERRY-HOST") from error
+    try:
+        yield
+    finally:
+        posix.sched_setaffinity(0, before)
