@@ -3,7 +3,7 @@
  * libFuzzer over the decoder. Needs clang:
  *
  *     clang -std=gnu11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -Icsrc/include \
- *         csrc/tests/fuzz_decode.c csrc/tests/decode_target.c csrc/tests/planmaker.c csrc/core/*.c BUILD_ID.c PROGRAM_BYTES.S
+ *         csrc/tests/{fuzz_decode,decode_target,planmaker}.c csrc/core/{decode,message,spawn,sys}.c BUILD_ID.c PROGRAM_BYTES.S
  *
  * Without clang, test_decode.c runs deterministic mutations through the same function.
  */
