@@ -205,6 +205,13 @@ int op_propagation(struct wherry_machine *m, const struct wherry_op_propagation 
 	return mount(NULL, "/", NULL, op->flags, NULL) < 0 ? wherry_fail_errno(m, WHERRY_CALL_MOUNT) : 0;
 }
 
+static bool is_symlink(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 int op_open_tree(struct wherry_machine *m, const struct wherry_op_open_tree *op)
 {
 	char source[WHERRY_MAX_PATH];
@@ -213,7 +220,9 @@ int op_open_tree(struct wherry_machine *m, const struct wherry_op_open_tree *op)
 
 	if (length < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, (int)-length);
-	fd = mount_clone(AT_FDCWD, source, op->recursive);
+	if (op->flags & WHERRY_TREE_NO_SYMLINK && is_symlink(source))
+		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, WHERRY_SYMLINK_REFUSED);
+	fd = mount_clone(AT_FDCWD, source, op->flags & WHERRY_TREE_RECURSIVE);
 	if (fd < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, -fd);
 	wherry_set_register(m, op->out, fd);

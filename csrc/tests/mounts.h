@@ -15,7 +15,7 @@ __attribute__((unused)) static const struct wherry_attributes none;
 
 __attribute__((unused)) static int bind(const char *source, const char *destination, const struct wherry_attributes *a, uint32_t flags)
 {
-	const struct wherry_op_open_tree tree = { .source = build_template(source), .recursive = true, .out = TREE };
+	const struct wherry_op_open_tree tree = { .source = build_template(source), .flags = WHERRY_TREE_RECURSIVE, .out = TREE };
 	const struct wherry_op_mount_bind op = {
 		.destination = build_text(destination), .attributes = *a, .tree = TREE, .flags = flags,
 	};

@@ -34,7 +34,7 @@ static bool tmpfs_can(void)
 
 static int idmap(const char *uid_map, const char *gid_map, bool recursive)
 {
-	const struct wherry_op_open_tree tree = { .source = build_template(DECOY), .recursive = true, .out = TREE };
+	const struct wherry_op_open_tree tree = { .source = build_template(DECOY), .flags = WHERRY_TREE_RECURSIVE, .out = TREE };
 	const struct wherry_op_idmap_tree op = {
 		.uid_map = build_text(uid_map), .gid_map = build_text(gid_map), .tree = TREE, .recursive = recursive,
 	};

@@ -29,7 +29,7 @@ static void begin(void)
 
 static int take_tree(const char *source, uint16_t out)
 {
-	const struct wherry_op_open_tree op = { .source = build_template(source), .recursive = true, .out = out };
+	const struct wherry_op_open_tree op = { .source = build_template(source), .flags = WHERRY_TREE_RECURSIVE, .out = out };
 
 	return op_open_tree(m, &op);
 }

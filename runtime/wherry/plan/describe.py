@@ -49,7 +49,7 @@ FIELDS = {
     "HOSTNAME": "name:t",
     "DOMAINNAME": "name:t",
     "PROPAGATION": "flags",
-    "OPEN_TREE": "source:T recursive out:r",
+    "OPEN_TREE": "source:T flags out:r",
     "IDMAP_TREE": "uid_map:t gid_map:t tree:r recursive",
     "ATTACH_ROOTFS": "path:T tree:r",
     "MOUNT_BIND": "destination:t attributes tree:r flags",

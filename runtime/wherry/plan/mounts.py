@@ -185,7 +185,7 @@ def rootfs(job: "Job") -> None:
     if not flags & MS_SHARED:  # shared: a volume must stay a peer of its source, to pass mounts on to the host
         flags |= MS_REC
     job.b.propagation(flags, "/linux/rootfsPropagation" if name else "")
-    _open_tree(job, job.rootfs, True, "/root/path")
+    _open_tree(job, job.rootfs, constants.WHERRY_TREE_RECURSIVE | constants.WHERRY_TREE_NO_SYMLINK, "/root/path")
     job.b.attach_rootfs(job.rootfs, job.tree, "/root/path")
 
 
@@ -198,11 +198,11 @@ def root_attributes(job: "Job") -> None:
         job.b.root_attributes(readonly, propagation, "/root/readonly" if readonly else "/linux/rootfsPropagation")
 
 
-def _open_tree(job: "Job", source: str, recursive: bool, place: str, by_launcher: bool = False) -> None:
+def _open_tree(job: "Job", source: str, flags: int, place: str, by_launcher: bool = False) -> None:
     """Into the one register for trees: whatever attaches the tree takes it out again."""
     if job.tree < 0:
         job.tree = job.register()
-    job.b.open_tree(LAUNCHER if by_launcher or job.launcher_helps else INIT, source, recursive, job.tree, place)
+    job.b.open_tree(LAUNCHER if by_launcher or job.launcher_helps else INIT, source, flags, job.tree, place)
 
 
 # ---- mounts
@@ -249,7 +249,7 @@ def _bind(job: "Job", mount: "dict[str, Any]", destination: str, choice: Choice,
     if job.in_user:
         flags |= constants.WHERRY_MOUNT_KEEP_LOCKED
     source = job.below_bundle(mount["source"], f"{place}/source")
-    _open_tree(job, source, "rbind" in choice.words, f"{place}/source", mapped)
+    _open_tree(job, source, constants.WHERRY_TREE_RECURSIVE if "rbind" in choice.words else 0, f"{place}/source", mapped)
     if mapped:
         from wherry.plan.idmaps import add
 
@@ -342,7 +342,7 @@ def _cgroup_v1(job: "Job", destination: str, choice: Choice, place: str) -> None
         # a directory that is optional may not be there: the caller's own is
         source = f"{mount}{callers}".rstrip("/") if job.cgroup_optional else made[names]
         name = mount.rpartition("/")[2]
-        _open_tree(job, source, False, place)
+        _open_tree(job, source, 0, place)
         target = f"{destination}/{name}"
         job.b.mount_bind(target, job.tree, choice.attributes(choice.set & ~ATIME, 0), constants.WHERRY_MOUNT_CREATE, place)
         if "," in name:
@@ -376,7 +376,7 @@ def devices(job: "Job") -> None:
             nodes[path] = _node(device, f"/linux/devices/{index}")
     for path, (mode, major, minor, uid, gid, place) in nodes.items():
         if job.in_user and mode & 0xF000 != S_IFIFO:
-            _open_tree(job, job.below_bundle(path, place), False, place)  # no node that is made in a user namespace can be opened
+            _open_tree(job, job.below_bundle(path, place), 0, place)  # no node that is made in a user namespace can be opened
             job.b.mount_bind(path, job.tree, NO_ATTRIBUTES, constants.WHERRY_MOUNT_CREATE, place)
         else:
             job.b.device_node(path, mode, major, minor, uid, gid, place)
