@@ -18,34 +18,42 @@ if [[ -z $mirror ]] || ! command -v mmdebstrap >/dev/null || ! mmdebstrap --quie
   exit 0
 fi
 
-# the checkout as committed and changed, without what was built; the registries as this machine is set up for them
-mkdir -p "$root/debian/src"
-git ls-files -co --exclude-standard -z | tar --null -T - -cf - 2>/dev/null | tar -xf - -C "$root/debian/src"
+# the registries as this machine is set up for them
 cp /etc/resolv.conf /etc/hosts "$root/debian/etc/"
 for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do [[ -e $file ]] && cp -L "$file" "$root/debian$file"; done
 { env | grep -E '^(PIP_|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT)' || true; } >"$root/environment"
 chroot "$root/debian" useradd --create-home --shell /bin/bash tester
 
-# inside COMMAND: a mount namespace of its own, so that nothing of it stays; the root is a mount, because a container pivots away from it
+# inside USER SCRIPT: a mount and pid namespace of its own, so that nothing of it stays; the root is a mount, because a container pivots away
+# from it
 inside() {
   unshare --mount --pid --fork --kill-child --propagation private /bin/bash -c '
-    set -e; root=$1; shift
+    set -e; root=$1 user=$2 script=$3 home=/root
     mount --bind "$root/debian" "$root/debian"; mount --rbind /dev "$root/debian/dev"; mount --rbind /sys "$root/debian/sys"
     mount -t proc proc "$root/debian/proc"
     for place in /opt/wheels /opt/pypi /opt/pypi-more; do
       if [[ -d $place ]]; then mkdir -p "$root/debian$place"; mount --bind -o ro "$place" "$root/debian$place"; fi
     done
     mapfile -t environment <"$root/environment"
-    cd "$root/debian"; exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${environment[@]}" chroot . "$@"' bash "$root" "$@"
+    [[ $user == root ]] || home=/home/$user
+    cd "$root/debian"
+    exec /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin LC_ALL=C.UTF-8 HOME=$home USER=$user "${environment[@]}" chroot . \
+      setpriv --reuid $user --regid $user --init-groups /bin/bash -c "cd ~/src && $script"' bash "$root" "$@"
 }
 
 try() {
   local name=$1; shift
   echo "-- minimal: $name"
-  if timeout 400 "$@"; then count "$name" passed; else count "$name" failed; fi
+  if timeout 400 bash -c 'inside "$@"' bash "$@"; then count "$name" passed; else count "$name" failed; fi
 }
-export -f inside; export root
-try "make demo as root" bash -c 'inside /bin/bash -c "cd /src && make demo"'
-try "unit tests as root" bash -c 'inside /bin/bash -c "cd /src && tests/tools/setup.sh test && .venv/bin/pytest -q -p no:cacheprovider tests/unit"'
-try "make demo as an ordinary user" bash -c 'inside /bin/bash -c "cp -r /src /home/tester/src && rm -rf /home/tester/src/.venv /home/tester/src/build && chown -R tester: /home/tester && su - tester -c \"cd src && env $(tr \"\n\" \" \" <$root/environment) make demo\""'
-try "unit tests as an ordinary user" bash -c 'inside /bin/bash -c "su - tester -c \"cd src && env $(tr \"\n\" \" \" <$root/environment) tests/tools/setup.sh test && .venv/bin/pytest -q -p no:cacheprovider tests/unit\""'
+export -f inside
+export root
+for user in root tester; do
+  home=$root/debian/home/tester
+  [[ $user == root ]] && home=$root/debian/root
+  mkdir -p "$home/src"
+  git ls-files -co --exclude-standard -z | tar --null -T - -cf - | tar -xf - -C "$home/src"
+  chroot "$root/debian" chown -R $user: "${home#"$root/debian"}"
+  try "make demo as $user" $user "make demo"
+  try "unit tests as $user" $user "tests/tools/setup.sh test && .venv/bin/pytest -q -p no:cacheprovider tests/unit"
+done

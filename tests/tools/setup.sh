@@ -13,7 +13,7 @@ missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 [[ -e $("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-ldconfig -p | grep -q libseccomp.so.2 || missing+=(libseccomp2)
+PATH=$PATH:/usr/sbin:/sbin ldconfig -p | grep -q libseccomp.so.2 || missing+=(libseccomp2)
 if ((${#missing[@]})); then
   echo "setup: missing Debian packages: ${missing[*]} (musl-tools is wanted too: without it the program is a glibc one)" >&2
   exit 1
