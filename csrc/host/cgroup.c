@@ -89,58 +89,59 @@ static int next_component(const char **at, char name[NAME_MAX + 1])
 
 enum { WALK = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
 
-/* How many trailing components do not exist. */
-static int missing_depth(int mount, const char *path)
-{
-	char name[NAME_MAX + 1];
-	cleanup_fd int at = fcntl(mount, F_DUPFD_CLOEXEC, 0);
-	int missing = 0, result;
-
-	if (at < 0)
-		return -errno;
-	while ((result = next_component(&path, name)) > 0) {
-		int next = missing ? -1 : openat(at, name, WALK);
-
-		if (next < 0 && !missing && errno != ENOENT)
-			return -errno;
-		wherry_close(&at);
-		at = next;
-		missing += next < 0;
-	}
-	return result < 0 ? result : missing;
-}
-
-struct made {
-	int depth;      /* trailing components that this call made */
+/* A place on the way down: an open directory and the components that are still to go. */
+struct place {
 	int directory;
+	const char *rest;
+	int depth; /* components that are missing, or that we made */
 };
 
-/* Makes what is missing. ENOENT in the middle means that somebody removed a parent just now: the caller tries again. */
-static int make_path(int mount, const char *path, struct made *made)
+/* Goes as deep as there are directories. */
+static int walk_existing(int mount, const char *path, struct place *place)
 {
 	char name[NAME_MAX + 1];
-	cleanup_fd int at = fcntl(mount, F_DUPFD_CLOEXEC, 0);
 	int result;
 
-	if (at < 0)
+	*place = (struct place){ .directory = fcntl(mount, F_DUPFD_CLOEXEC, 0), .rest = path };
+	if (place->directory < 0)
 		return -errno;
-	made->depth = 0;
-	while ((result = next_component(&path, name)) > 0) {
+	for (const char *at = path; (result = next_component(&at, name)) > 0;) {
+		int next = place->depth ? -1 : openat(place->directory, name, WALK);
+
+		if (next < 0 && !place->depth && errno != ENOENT)
+			return -errno;
+		place->depth += next < 0;
+		if (next < 0)
+			continue; /* only counted */
+		wherry_close(&place->directory);
+		place->directory = next;
+		place->rest = at;
+	}
+	return result;
+}
+
+/* Makes what is missing. ENOENT means that somebody removed a parent just now: the caller tries again. */
+static int make_rest(struct place *place)
+{
+	char name[NAME_MAX + 1];
+	int result;
+
+	place->depth = 0;
+	while ((result = next_component(&place->rest, name)) > 0) {
 		int next;
 
-		if (mkdirat(at, name, 0755) == 0)
-			made->depth++;
-		else if (errno != EEXIST)
-			return -errno;
+		if (mkdirat(place->directory, name, 0755) == 0)
+			place->depth++;
+		else if (errno == EEXIST)
+			place->depth = 0; /* only what hangs below the last directory that was there is ours */
 		else
-			made->depth = 0; /* only what hangs below the last directory that was there is ours */
-		next = openat(at, name, WALK);
+			return -errno;
+		next = openat(place->directory, name, WALK);
 		if (next < 0)
 			return -errno;
-		wherry_close(&at);
-		at = next;
+		wherry_close(&place->directory);
+		place->directory = next;
 	}
-	made->directory = result < 0 ? -1 : wherry_steal(&at);
 	return result;
 }
 
@@ -169,53 +170,73 @@ static int take_existing(struct wherry_machine *m, const struct wherry_op_cgroup
 }
 
 /* Journal, make, journal. After a crash in between, `begun` with the depth that was missing tells gc what it may remove if it is empty. */
-static int make_journaled(struct host_create *c, int mount, const char *path, uint32_t index, struct made *made)
+static int make_journaled(struct host_create *c, int mount, const char *path, uint32_t index, struct place *place)
 {
-	int missing = missing_depth(mount, path), result;
+	int result = -ENOENT;
 
-	if (missing < 0)
-		return missing;
-	result = host_journal_mark(c, index, WHERRY_JOURNAL_BEGUN, (uint16_t)missing);
-	for (int tries = 0; result == 0; tries++) {
-		result = make_path(mount, path, made);
-		if (result != -ENOENT || tries == MAKE_TRIES)
-			break;
-		result = 0;
+	for (int tries = 0; result == -ENOENT && tries < MAKE_TRIES; tries++) {
+		wherry_close(&place->directory);
+		result = walk_existing(mount, path, place);
+		if (result == 0 && place->depth)
+			result = host_journal_mark(c, index, WHERRY_JOURNAL_BEGUN, (uint16_t)place->depth);
+		if (result == 0)
+			result = make_rest(place);
 	}
 	if (result < 0)
 		return result;
-	return host_journal_mark(c, index, made->depth ? WHERRY_JOURNAL_DONE : WHERRY_JOURNAL_FOREIGN, (uint16_t)made->depth);
+	return host_journal_mark(c, index, place->depth ? WHERRY_JOURNAL_DONE : WHERRY_JOURNAL_FOREIGN, (uint16_t)place->depth);
+}
+
+/* What may be missing for want of permission leaves its register empty. Parents that were made before it was refused stay `begun`. */
+static int skip_optional(struct wherry_machine *m, uint32_t index, const struct place *place)
+{
+	int result = place->depth ? 0 : host_journal_mark(host_of(m), index, WHERRY_JOURNAL_UNDONE, 0);
+
+	return result < 0 ? wherry_fail(m, WHERRY_CALL_WRITE, -result) : 0;
+}
+
+static int make_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op, int mount, const char *path)
+{
+	struct host_create *c = host_of(m);
+	uint32_t index = c->journal_next++;
+	struct place place = { .directory = -1 };
+	int result = make_journaled(c, mount, path, index, &place);
+
+	if (result < 0) {
+		wherry_close(&place.directory);
+		if (op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result))
+			return skip_optional(m, index, &place);
+		return wherry_fail(m, WHERRY_CALL_MKDIR, -result);
+	}
+	wherry_set_register(m, op->out, place.directory);
+	return place.depth ? 0 : take_existing(m, op, place.directory);
+}
+
+/* Of a container that exists: opened, never made. */
+static int join_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op, int mount, const char *path)
+{
+	int directory = securepath_open(mount, path, WALK, 0);
+
+	if (directory < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, -directory);
+	wherry_set_register(m, op->out, directory);
+	return 0;
 }
 
 int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
 {
-	struct host_create *c = host_of(m);
-	uint32_t index = c->journal_next++;
-	struct made made = { .directory = -1 };
 	char path[WHERRY_MAX_PATH];
 	cleanup_fd int mount = -1;
 	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
-	int result;
 
 	if (length < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
 	mount = open_mount(path, op->mount_length);
 	if (mount < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, -mount);
-	if (op->flags & WHERRY_CGROUP_JOIN) {
-		result = securepath_open(mount, path + op->mount_length, WALK, 0);
-		wherry_set_register(m, op->out, result < 0 ? -1 : result);
-		return result < 0 ? wherry_fail(m, WHERRY_CALL_OPEN, -result) : 0;
-	}
-	result = make_journaled(c, mount, path + op->mount_length, index, &made);
-	if (result < 0 && op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)) {
-		result = host_journal_mark(c, index, WHERRY_JOURNAL_UNDONE, 0);
-		return result < 0 ? wherry_fail(m, WHERRY_CALL_WRITE, -result) : 0;
-	}
-	if (result < 0)
-		return wherry_fail(m, WHERRY_CALL_MKDIR, -result);
-	wherry_set_register(m, op->out, made.directory);
-	return made.depth ? 0 : take_existing(m, op, made.directory);
+	if (op->flags & WHERRY_CGROUP_JOIN)
+		return join_directory(m, op, mount, path + op->mount_length);
+	return make_directory(m, op, mount, path + op->mount_length);
 }
 
 /* ---- controllers --------------------------------------------------------------------------------------------------- */
