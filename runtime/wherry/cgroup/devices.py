@@ -55,6 +55,8 @@ def program(rules: "list[Rule]") -> bytes:
     ]
     for rule in reversed((*rules, *DEFAULT_RULES)):
         code += _rule(rule)
+        if _decides_all(rule):  # no rule before it is ever asked, and the kernel refuses a program with instructions that nothing reaches
+            return b"".join(code)
     code += [_instruction(0xB7, 0, 0, 0, 0), _instruction(0x95, 0, 0, 0, 0)]
     return b"".join(code)
 
@@ -75,6 +77,11 @@ def _rule(rule: "Rule") -> "list[bytes]":
         skip = len(tests) - number - 1 + len(body)
         code.append(_instruction(0x56, register, 0, skip, value))  # 32-bit jump if not equal, past this rule
     return code + body
+
+
+def _decides_all(rule: "Rule") -> bool:
+    wild = all(rule.get(key) in (None, -1) for key in ("major", "minor"))
+    return (rule.get("type") or "a") == "a" and wild and _bits(rule) == _EVERY
 
 
 def _verdict(allow: bool, access: int) -> "list[bytes]":

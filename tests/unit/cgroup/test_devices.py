@@ -98,3 +98,38 @@ def test_lines_of_v1_follow_the_list() -> None:
     assert lines[:3] == [("devices.deny", "a", 0), ("devices.allow", "c 1:3 rwm", 1), ("devices.allow", "b *:* r", 2)]
     assert lines[3] == ("devices.allow", "c *:* m", -1)
     assert ("devices.allow", "c 10:200 rwm", -1) in lines
+
+
+def reached(program: bytes) -> set[int]:
+    """Indices of the instructions that some path comes by, as the kernel's verifier counts them."""
+    code = list(iter_unpack("<BBhi", program))
+    found: set[int] = set()
+    open_ends = [0]
+    while open_ends:
+        at = open_ends.pop()
+        if at in found:
+            continue
+        found.add(at)
+        operation, _, offset, _ = code[at]
+        if operation != 0x95:
+            open_ends.append(at + 1 + (offset if operation == 0x05 else 0))
+        if operation in (0x45, 0x55, 0x56):
+            open_ends.append(at + 1 + offset)
+    return found
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [],
+        [DENY_ALL],
+        [DENY_ALL, DENY_ALL],
+        [{"allow": True}],
+        [{"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}, DENY_ALL],
+        [DENY_ALL, {"allow": True, "type": "a", "access": "m"}, {"allow": False, "type": "b"}, {"allow": False, "access": "w"}],
+        [{"allow": False, "major": -1, "minor": -1}],
+    ],
+)
+def test_the_kernel_refuses_a_program_with_instructions_that_nothing_reaches(rules: list[dict[str, object]]) -> None:
+    program = devices.program(rules)
+    assert reached(program) == set(range(len(program) // 8))
