@@ -352,7 +352,7 @@ def _write_maps(f: Fields) -> str:
 
 def _open_tree(f: Fields) -> str:
     below = " with all below it" if f["flags"] & constants.WHERRY_TREE_RECURSIVE else ""
-    return f"clone mount tree {_quoted(f['source'])}{below} as {_register(f['out'])}" + _flags(f["flags"], "WHERRY_TREE_", ("NO_SYMLINK",))
+    return f"clone mount tree {_quoted(f['source'])}{below} as {_register(f['out'])}" + _flags(f["flags"] & ~constants.WHERRY_TREE_RECURSIVE, "WHERRY_TREE_", ("NO_SYMLINK",))
 
 
 def _idmap_tree(f: Fields) -> str:
