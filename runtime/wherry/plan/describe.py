@@ -352,7 +352,8 @@ def _write_maps(f: Fields) -> str:
 
 def _open_tree(f: Fields) -> str:
     below = " with all below it" if f["flags"] & constants.WHERRY_TREE_RECURSIVE else ""
-    return f"clone mount tree {_quoted(f['source'])}{below} as {_register(f['out'])}" + _flags(f["flags"] & ~constants.WHERRY_TREE_RECURSIVE, "WHERRY_TREE_", ("NO_SYMLINK",))
+    rest = f["flags"] & ~constants.WHERRY_TREE_RECURSIVE
+    return f"clone mount tree {_quoted(f['source'])}{below} as {_register(f['out'])}{_flags(rest, 'WHERRY_TREE_', ('NO_SYMLINK',))}"
 
 
 def _idmap_tree(f: Fields) -> str:
