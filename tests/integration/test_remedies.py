@@ -2,6 +2,7 @@
 """The usual mistakes of a configuration are answered with what to do about them, beside the field and the step."""
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 

@@ -2,6 +2,7 @@
 """Go's flag syntax, as engines write it."""
 
 import pytest
+
 from wherry.cli.arguments import BOOL, MANY, NUMBER, TEXT, read
 from wherry.errors import UsageError
 

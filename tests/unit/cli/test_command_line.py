@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from wherry.cli import GLOBAL_FLAGS, VERBS, main
 from wherry.cli.help import FLAG_TEXT, SUMMARY
 from wherry.cli.list import table

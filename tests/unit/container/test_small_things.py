@@ -2,6 +2,7 @@
 """Ids, signals, paths: what the verbs take apart before they do anything."""
 
 import pytest
+
 from wherry.container import options
 from wherry.container.lifecycle import check_id, signal_number
 from wherry.errors import UsageError

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("pyseccomp")
 from wherry.errors import ConfigError
-from wherry.seccomp import cache, compile as compiler
+from wherry.seccomp import cache
+from wherry.seccomp import compile as compiler
 
 X86_64 = 0xC000003E
 I386 = 0x40000003
