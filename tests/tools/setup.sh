@@ -13,7 +13,7 @@ missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 [[ -e $("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-PATH=$PATH:/usr/sbin:/sbin ldconfig -p | grep -q libseccomp.so.2 || missing+=(libseccomp2)
+[[ $(PATH=$PATH:/usr/sbin:/sbin ldconfig -p) == *libseccomp.so.2* ]] || missing+=(libseccomp2)
 if ((${#missing[@]})); then
   echo "setup: missing Debian packages: ${missing[*]} (musl-tools is wanted too: without it the program is a glibc one)" >&2
   exit 1
@@ -32,4 +32,7 @@ if [[ $mode != rebuild ]]; then
   if [[ $mode == all ]]; then tools+=(ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
   pip install "${build[@]}" grpcio protobuf jsonschema pyseccomp "${tools[@]}"
 fi
+mkdir -p build
+exec 9>build/.lock # one build at a time in one build directory
+flock 9
 PATH=$venv/bin:$PATH pip install --no-build-isolation --no-deps --force-reinstall .
