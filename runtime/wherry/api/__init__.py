@@ -51,7 +51,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"wherry.api.{PLACES[name]}"), name)  # type: ignore[no-any-return]
+    return getattr(import_module(f"wherry.api.{PLACES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -70,9 +70,12 @@ class Cgroups:
 
     def denied(self) -> dict[str, int]:
         """How often a limit stood in the way: forks refused, allocations that met the memory limit, periods without a processor."""
+        memory = self._field("memory.events", "max")
+        if self.v1_memory:
+            memory = max(self._number(name) or 0 for name in ("memory.failcnt", "memory.memsw.failcnt"))
         counts = {
             "pids": self._field("pids.events", "max"),
-            "memory": self._field("memory.events", "max") if not self.v1_memory else self._number("memory.failcnt"),
+            "memory": memory,
             "cpu": self._field("cpu.stat", "nr_throttled"),
         }
         return {name: count for name, count in counts.items() if count}

@@ -152,14 +152,15 @@ class Container:
     def events(self, timeout: float | None = None) -> Iterator[Event]:
         """What happens to it, from `created` to `exited`, as it happens; an iterator begun late tells at once what has been.
         DeadlineError where nothing happens for `timeout` seconds."""
-        with self._source() as source:
+        with self.source() as source:
             while not source.finished:
                 ready = source.next()
                 if not ready and not source.wait(timeout):
                     raise DeadlineError(f'nothing happened to container "{self.id}" within {timeout} s', id=self.id)
                 yield from ready
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """events() as a descriptor to wait for and a call that never waits, for event loops; to be closed."""
         return Source(self.root, self.id, self.pidfd, self._code, lambda: self._begun)
 
     def delete(self, force: bool = False) -> builtins.list[str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wherry.api.bundle import Bundle
@@ -41,31 +41,61 @@ def run(
 
     Output is captured in memory files, not in pipes: no thread has to read while the program runs, and none can be forgotten.
     """
-    if isinstance(bundle, str | os.PathLike) and args is not None:
-        bundle = Bundle.sandbox(bundle, args, **choices)
-    elif args is not None or choices:
-        raise UsageError("args and choices are for a root filesystem: a bundle or Config has its own")
-    files = [_memory_file("stdin", input), *((_memory_file("stdout"), _memory_file("stderr")) if capture else ())]
-    try:
-        stdio = (files[0], files[1], files[2]) if capture else (files[0], -1, -1)
-        with Container.create(bundle, id or f"run-{os.urandom(6).hex()}", root, stdio=stdio) as container:
+    with Files(input, capture) as files:
+        bundle = configured(bundle, args, choices)
+        with Container.create(bundle, id or f"run-{os.urandom(6).hex()}", root, stdio=files.stdio) as container:
             container.start()
             try:
                 code = container.wait(timeout)
             except DeadlineError as error:
                 container.kill("KILL")
                 container.wait()
-                error.facts.update(out=_content(files[1]) if capture else b"", err=_content(files[2]) if capture else b"")
+                error.facts.update(out=files.out(), err=files.err())
                 raise
-        assert code is not None, "init is our child"
-        return Completed(code, _content(files[1]) if capture else b"", _content(files[2]) if capture else b"")
-    finally:
-        for file in files:
+        return Completed(-1 if code is None else code, files.out(), files.err())
+
+
+def configured(bundle: Bundle | Config | str | os.PathLike[str], args: Sequence[str] | None, choices: Mapping[str, Any]) -> Bundle:
+    """The bundle to run: a bundle or Config as it is, or a command in a root filesystem."""
+    if isinstance(bundle, str | os.PathLike) and args is not None:
+        return Bundle.sandbox(bundle, args, **choices)
+    if args is not None or choices:
+        raise UsageError("args and choices are for a root filesystem: a bundle or Config has its own")
+    return Bundle.of(bundle)
+
+
+class Files:
+    """What a program reads and writes where it is captured: memory files. Closed at the end of the `with`."""
+
+    __slots__ = ("_capture", "_files", "stdio")
+
+    def __init__(self, input: bytes, capture: bool) -> None:
+        self._capture = capture
+        self._files = [memory_file("stdin", input)]
+        try:
+            for name in ("stdout", "stderr") if capture else ():
+                self._files.append(memory_file(name))
+        except BaseException:
+            self.__exit__()
+            raise
+        self.stdio = (self._files[0], self._files[1], self._files[2]) if capture else (self._files[0], -1, -1)
+
+    def out(self) -> bytes:
+        return _content(self._files[1]) if self._capture else b""
+
+    def err(self) -> bytes:
+        return _content(self._files[2]) if self._capture else b""
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files:
             os.close(file)
 
 
-def _memory_file(name: str, content: bytes = b"") -> int:
-    file = os.memfd_create(name, os.MFD_CLOEXEC)
+def memory_file(name: str, content: bytes = b"") -> int:
+    file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.fchmod(file, 0o777)  # the program may open /dev/stdout again, as another user
     view = memoryview(content)
     while view:

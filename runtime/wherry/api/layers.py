@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which walls stand around a sandbox on this host. One that was asked for and cannot be built is an error, unless its absence is allowed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+
+from wherry.errors import HostError, UsageError
+from wherry.kernel.hostfacts import HostFacts
+
+APPLIED, OFF, MISSING, NOT_SUPPORTED = "applied", "off", "missing", "not supported"
+"""In force; not asked for; asked for, not to be had here, and its absence allowed; not a wall that wherry builds."""
+
+LIMITS = ("memory", "pids", "cpu")
+ASKABLE = (*LIMITS, "user namespace")
+"""What `allow_missing` may name."""
+
+_ADMIN = 1 << 21  # CAP_SYS_ADMIN
+
+
+def privileged(facts: HostFacts) -> bool:
+    """Over the host: what the plan compiler calls so."""
+    return bool(facts.capabilities & _ADMIN) and not facts.user_namespace
+
+
+def decide(wanted: Collection[str], facts: HostFacts, allow_missing: Iterable[str]) -> set[str]:
+    """Those of the wanted layers that cannot be had and need not; HostError for one that must."""
+    allowed = set(allow_missing)
+    unknown = allowed - set(ASKABLE)
+    if unknown:
+        raise UsageError(f"allow_missing: no such layer: {', '.join(sorted(unknown))}", remedy=f"one of: {', '.join(ASKABLE)}")
+    missing = set(wanted) - available(facts)
+    refused = sorted(missing - allowed, key=ASKABLE.index)
+    if refused:
+        raise HostError(
+            f"the sandbox was asked for what this host does not give: {', '.join(refused)}",
+            code="WHERRY-HOST-CGROUP" if refused[0] in LIMITS else "WHERRY-HOST-PERMISSION",
+            remedy=f"run as root or with a delegated cgroup, or accept it: allow_missing={{{', '.join(map(repr, refused))}}}",
+            missing=refused,
+        )
+    return missing
+
+
+def available(facts: HostFacts) -> set[str]:
+    found = {name for name in LIMITS if name in _controllers(facts)}
+    if _number("/proc/sys/user/max_user_namespaces") != 0:
+        found.add("user namespace")
+    return found
+
+
+def _controllers(facts: HostFacts) -> set[str]:
+    """Controllers below whose directories a container of ours may get one of its own."""
+    host = privileged(facts)
+    found: set[str] = set()
+    for hierarchy in facts.hierarchies:
+        if _writable(hierarchy.mount if host else hierarchy.mount + hierarchy.own):
+            found.update(hierarchy.controllers)
+    if facts.v2_mount:
+        beside = facts.v2_own if facts.cgroup_mode == "hybrid" else facts.v2_own.rpartition("/")[0]
+        directory = facts.v2_mount if host else facts.v2_mount + beside
+        if _writable(directory):
+            found.update(_text(f"{directory}/cgroup.controllers").split())
+    return found
+
+
+def _writable(directory: str) -> bool:
+    return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _number(path: str) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdecimal() else None
