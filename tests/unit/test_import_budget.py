@@ -7,12 +7,34 @@ import sys
 from pathlib import Path
 
 import pytest
+from wherry.oci import default
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
-FREE = {"_json", "_struct", "_signal", "errno", "posix", "sys", "time", "_cffi_backend", "wherry._native", "wherry._native.lib", "_sha256", "_sha2"}
+FREE = {
+    "_json",
+    "_struct",
+    "_signal",
+    "errno",
+    "posix",
+    "sys",
+    "time",
+    "_cffi_backend",
+    "wherry._native",
+    "wherry._native.lib",
+    "_sha256",
+    "_sha2",
+}
 """Built into the interpreter, or the extension."""
 
-COMMAND_LINE = {"wherry", "wherry.boot", "wherry.cli", "wherry.cli.arguments", "wherry.errors", "wherry.container", "wherry.container.lifecycle"}
+COMMAND_LINE = {
+    "wherry",
+    "wherry.boot",
+    "wherry.cli",
+    "wherry.cli.arguments",
+    "wherry.errors",
+    "wherry.container",
+    "wherry.container.lifecycle",
+}
 COMMAND_LINE |= {"wherry.kernel", "wherry.kernel.native"}
 LAUNCH = COMMAND_LINE | {"wherry.cli.create", "wherry.container.create", "wherry.container.options"}
 LOADED = {
@@ -46,3 +68,27 @@ def loaded(body: str) -> set[str]:
 @pytest.mark.parametrize("verb", sorted(LOADED))
 def test_modules_of_a_verb(verb: str) -> None:
     assert loaded(f"import wherry.cli.{verb}") == LOADED[verb]
+
+
+COMPILE = {
+    "wherry.kernel.hostfacts",
+    "wherry.oci",
+    "wherry.oci.checks",
+    "wherry.oci.config",
+    "wherry.oci.shape",
+    "wherry.cgroup",
+    "wherry.cgroup.devices",
+}
+COMPILE |= {f"wherry.plan{name}" for name in ("", ".compile", ".encode", ".isolation", ".mounts", ".options", ".process")}
+
+
+def test_modules_of_a_create_that_is_not_in_the_plan_cache() -> None:
+    """An ordinary configuration: namespaces, mounts, device rules, masked paths."""
+    body = """
+from wherry.container.create import compile_plan
+from wherry.container.options import CreateOptions
+import wherry.cli.create
+config = rb'''CONFIG'''
+compile_plan(CreateOptions("/run/wherry", "x", "/"), config, [])
+"""
+    assert loaded(body.replace("CONFIG", json.dumps(default.spec()))) == LAUNCH | COMPILE

@@ -10,7 +10,7 @@ from errno import EACCES, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EPERM
 
 from wherry.codes import CODES
 from wherry.container.hooks import end, hook_error, os_text, wait_status
-from wherry.errors import DeadlineError, HookError, HostError, InternalError, LaunchError, WherryError
+from wherry.errors import ConfigError, DeadlineError, HookError, HostError, InternalError, LaunchError, WherryError
 from wherry.kernel.native import Container, Failure, call_name, constants
 from wherry.plan.describe import Plan, Step
 
@@ -38,11 +38,12 @@ _REFUSALS = {
     "LOCKED_FLAG": ("WHERRY-LAUNCH-LOCKED-FLAG", "a flag that the host's mount has locked cannot be cleared"),
     "UNSUPPORTED": ("WHERRY-LAUNCH-UNSUPPORTED", "the kernel lacks {call}"),
     "CAPABILITY_MISSING": ("WHERRY-LAUNCH-CAPABILITY-MISSING", "the capability cannot be kept"),
+    "INSIDE_PROC": ("WHERRY-CONFIG-MOUNT", "nothing may be mounted inside of /proc"),
     "UNSAFE_DIRECTORY": ("WHERRY-HOST-PERMISSION", "it belongs to another user, or others may write to it"),
 }
 _BY_NUMBER = {getattr(constants, f"WHERRY_{name}"): row for name, row in _REFUSALS.items()}
-_KINDS = {"WHERRY-HOST": HostError, "WHERRY-DEADLINE": DeadlineError, "WHERRY-INTERNAL": InternalError}
-_UNSAID = ("WHERRY-LAUNCH-STEP",)  # codes whose remedy says no more than the message
+_KINDS = {"WHERRY-CONFIG": ConfigError, "WHERRY-HOST": HostError, "WHERRY-DEADLINE": DeadlineError, "WHERRY-INTERNAL": InternalError}
+_UNSAID = ("WHERRY-LAUNCH-STEP", "WHERRY-CONFIG-MOUNT")  # codes whose remedy says no more than the message
 
 # what a person can do about the usual errors of a step, where the code has no remedy of its own
 _HINTS = {

@@ -129,7 +129,14 @@ def test_list_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_table_lines_up_as_runc_does() -> None:
-    entry = {"id": "a-long-container-name", "pid": 0, "status": "stopped", "bundle": "/b", "created": "2026-01-01T00:00:00Z", "owner": "root"}
+    entry = {
+        "id": "a-long-container-name",
+        "pid": 0,
+        "status": "stopped",
+        "bundle": "/b",
+        "created": "2026-01-01T00:00:00Z",
+        "owner": "root",
+    }
     header, row = table([entry]).splitlines()
     assert header == "ID                      PID         STATUS      BUNDLE      CREATED                OWNER"
     assert row == "a-long-container-name   0           stopped     /b          2026-01-01T00:00:00Z   root"

@@ -22,13 +22,26 @@ def test_bad_ids(id: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("winch", 28), ("0", 0), ("64", 64), ("RTMIN", 34), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)],
+    [
+        ("9", 9),
+        ("KILL", 9),
+        ("SIGKILL", 9),
+        ("sigterm", 15),
+        ("winch", 28),
+        ("0", 0),
+        ("64", 64),
+        ("RTMIN", 34),
+        ("RTMIN+3", 37),
+        ("SIGRTMAX-1", 63),
+    ],
 )
 def test_signals(text: str, number: int) -> None:
     assert signal_number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "65", "-1", "NOSUCH", "DFL", "SIG_IGN", "BLOCK", "0x9", "KILL+1", "RTMAX+1", "TERM-", "SIG", "RTMIN+", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "65", "-1", "NOSUCH", "DFL", "SIG_IGN", "BLOCK", "0x9", "KILL+1", "RTMAX+1", "TERM-", "SIG", "RTMIN+", "²"]
+)
 def test_bad_signals(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         signal_number(text)
