@@ -78,7 +78,7 @@ def read_config(bundle: str) -> bytes:
 def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     key = None
-    if not environment:
+    if not environment and options.cgroup_manager != "disabled":
         key = native.cache_key(config, _option_bits(options))
         plan = native.cache_load(options.root, key)
         if plan is not None:
@@ -107,6 +107,7 @@ def compile_plan(
         preserve_fds=options.preserve_fds,
         attached_terminal=options.attached,
         rootless=options.rootless,
+        cgroup_manager=options.cgroup_manager,
         environment=environment,
         seccomp=lambda section: _filter(section, options.root),
     )

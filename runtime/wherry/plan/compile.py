@@ -46,6 +46,7 @@ class Job:
         "bundle",
         "bundle_json",
         "cgroup",
+        "cgroup_mode",
         "cgroup_optional",
         "config",
         "facts",
@@ -81,7 +82,8 @@ class Job:
         self.inherited = 0  # so many registers, the first ones, are the caller's gift to the launcher
         self.into = NO_REGISTER  # of the cgroup v2 directory that init is born in
         self.cgroup: "list[tuple[str, str]]" = []  # (controllers joined by commas or "" for v2, absolute path)
-        self.cgroup_optional = False  # they need not come to be
+        self.cgroup_mode = "none" if options.cgroup_manager == "disabled" else facts.cgroup_mode  # of the container
+        self.cgroup_optional = self.cgroup_mode == "none"  # they need not come to be
         self.late: "list[tuple[str, str]]" = []  # (destination, place) of what becomes read-only once everything is in it
         self.last_filter: "tuple[bytes, int, int] | None" = None  # of seccomp, to be loaded before the execution
         self.kernel = kernel_version(facts.kernel)
@@ -217,7 +219,7 @@ def plan_flags(job: Job) -> int:
     ):
         if wanted_:
             flags |= bit
-    if job.options.environment:
+    if job.options.environment or job.options.cgroup_manager == "disabled":  # what the cache's key does not cover
         flags &= ~constants.WHERRY_PLAN_CACHEABLE
     return int(flags)
 

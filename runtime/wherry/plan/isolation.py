@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds the container's first process: cgroups with their limits, namespaces, id mappings, and the clone between them."""
 
-from wherry.errors import ConfigError, HostError
+from wherry.errors import ConfigError, HostError, PlanError
 from wherry.kernel.native import constants
 from wherry.plan.encode import ID, INIT, LAUNCHER, NO_REGISTER
 from wherry.plan.mounts import clean
@@ -39,6 +39,13 @@ def check(job: "Job") -> None:
             pointer="/linux/namespaces",
             remedy='add {"type": "mount"}',
         )
+    if job.options.cgroup_manager == "systemd":
+        raise PlanError(
+            "systemd cannot be asked for the cgroup",
+            code="WHERRY-PLAN-UNSUPPORTED",
+            pointer="/linux/cgroupsPath" if "cgroupsPath" in job.linux else None,
+            remedy="use the cgroup manager cgroupfs",
+        )
     if not job.privileged and "user" not in job.namespaces and not job.facts.capabilities & 1 << 21:
         raise HostError(
             "a container without root needs a user namespace",
@@ -59,11 +66,11 @@ def check_interlude(job: "Job") -> None:
 
 def cgroups(job: "Job") -> None:
     """Directories, controllers, limits, and what init needs to get in: a descriptor of the v2 directory, `tasks` of each v1 hierarchy."""
-    mode = job.facts.cgroup_mode
-    if mode == "none":
+    if job.cgroup_mode == "none":
         if _v1_writes(job):
-            raise HostError("no cgroup hierarchy is mounted", code="WHERRY-HOST-CGROUP", pointer="/linux/resources")
-    elif mode == "v2":
+            why = "no cgroup hierarchy is mounted" if job.facts.cgroup_mode == "none" else "cgroups are disabled"
+            raise HostError(f"limits cannot be set: {why}", code="WHERRY-HOST-CGROUP", pointer="/linux/resources")
+    elif job.cgroup_mode == "v2":
         _v2(job)
     else:
         _v1(job)
@@ -97,7 +104,7 @@ def _v2(job: "Job") -> None:
 def _v1(job: "Job") -> None:
     """One directory in every hierarchy (name=systemd and, on a hybrid host, the v2 tree included), each with its own descriptors."""
     b, facts = job.b, job.facts
-    hybrid = facts.cgroup_mode == "hybrid"
+    hybrid = job.cgroup_mode == "hybrid"
     writes = _v1_writes(job)
     optional = _optional(job, bool(writes))
     by_hierarchy = _by_hierarchy(job, writes)
@@ -192,7 +199,7 @@ def _v1_writes(job: "Job") -> "list[Write]":
 def _warn_ignored(job: "Job", resources: "dict[str, object]") -> None:
     memory = resources.get("memory")
     if isinstance(memory, dict):
-        v2 = job.facts.cgroup_mode == "v2"
+        v2 = job.cgroup_mode == "v2"
         for key in ("kernel", "kernelTCP", *(("swappiness", "disableOOMKiller", "useHierarchy") if v2 else ())):
             if memory.get(key):
                 why = "cgroup v2 has no such limit" if v2 else "the kernel has given it up"
@@ -330,7 +337,7 @@ def _joins(job: "Job") -> "tuple[list[str], list[str], list[str]]":
 
 
 def _attach(job: "Job") -> None:
-    if job.facts.cgroup_mode in ("v1", "hybrid"):
+    if job.cgroup_mode in ("v1", "hybrid"):
         for tasks in range(len(job.facts.hierarchies)):
             job.b.attach_tasks(tasks, _PATH if job.linux.get("cgroupsPath") else "")
 

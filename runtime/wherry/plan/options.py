@@ -16,6 +16,7 @@ class Options:
 
     seccomp(section) -> (struct sock_filter[], SECCOMP_FILTER_FLAG_*): compiles linux.seccomp, so that this floor stays pure.
     bundle: None = a slot of the plan, filled in when it is executed; a path is written into the plan (`wherry plan` shows it).
+    cgroup_manager: "cgroupfs", "systemd", or "disabled" = the container stays in the caller's cgroups, and has no limits.
     environment: entries that are added to process.env (LISTEN_FDS and the like). With any, the plan is not for the cache.
     warnings: what is left out on purpose (an unknown capability, ...) is appended here, one text each.
     """
@@ -24,6 +25,7 @@ class Options:
         "attached_terminal",
         "build_id",
         "bundle",
+        "cgroup_manager",
         "environment",
         "no_new_keyring",
         "no_pivot",
@@ -42,6 +44,7 @@ class Options:
         attached_terminal: bool = False,
         rootless: "bool | None" = None,
         bundle: "str | None" = None,
+        cgroup_manager: str = "cgroupfs",
         environment: "Sequence[str]" = (),
         seccomp: "Callable[[dict[str, Any]], tuple[bytes, int]]" = _no_seccomp,
         build_id: bytes = b"",
@@ -52,6 +55,7 @@ class Options:
         self.attached_terminal = attached_terminal
         self.rootless = rootless  # None: as the facts say (not root, or root without privileges over the host)
         self.bundle = bundle
+        self.cgroup_manager = cgroup_manager
         self.environment = environment
         self.seccomp = seccomp
         self.build_id = build_id  # b"" = this build's

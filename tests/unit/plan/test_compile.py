@@ -309,6 +309,23 @@ def test_v1_cgroup_mount_shows_the_own_cgroup_under_the_names_of_the_host() -> N
     assert "change the mount on /sys/fs/cgroup: set ro" in texts(found, "MOUNT_ATTRIBUTES")
 
 
+def test_without_cgroups_the_container_stays_where_the_caller_is() -> None:
+    document = with_mounts({"destination": "/sys/fs/cgroup", "type": "cgroup"})
+    found = plan(document, host("hybrid"), cgroup_manager="disabled")
+    assert order(found, "CGROUP_DIRECTORY", "OPEN_TASKS", "ATTACH_TASKS", "CGROUP_WRITE") == []
+    assert steps(found, "CLONE")[0].fields["into_cgroup"] is None
+    assert "/sys/fs/cgroup/memory/caller" in {step.fields["source"] for step in steps(found, "OPEN_TREE")}
+    assert "cacheable" not in found.flags
+    for facts in ("hybrid", "v2"):
+        limits = config(linux__resources={"pids": {"limit": 1}})
+        assert refused(HostError, limits, host(facts), cgroup_manager="disabled").pointer == "/linux/resources"
+
+
+def test_systemd_is_refused_and_not_passed_over() -> None:
+    error = refused(PlanError, config(linux__cgroupsPath="a.slice:b:c"), cgroup_manager="systemd")
+    assert (error.code, error.pointer) == ("WHERRY-PLAN-UNSUPPORTED", "/linux/cgroupsPath")
+
+
 def test_ignored_memory_limits_are_warned_of() -> None:
     given = options()
     make(config(linux__resources={"memory": {"limit": 1, "kernel": 5, "swappiness": 7}}), host("v2"), given)
