@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from wherry.oci import default
 
 RUNTIME = Path(__file__).parents[2] / "runtime"

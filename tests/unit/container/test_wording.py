@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from wherry.codes import CODES
 from wherry.container.options import CreateOptions
 from wherry.container.wording import Setting, explain, told
