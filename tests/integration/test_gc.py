@@ -99,7 +99,7 @@ def test_gc_leaves_a_create_at_work_alone(runtime: Runtime, bundle: Bundle) -> N
     name = runtime.new_id()
     with runtime.popen("create", "--bundle", bundle.path, name) as process:
         try:
-            wait_until(lambda: (runtime.root / name / "record").exists(), "the record")
+            wait_until((runtime.root / name / "record").exists, "the record")
             assert runtime("gc").out == ""
             assert "already exists" in runtime("create", "--bundle", bundle.path, name, check=False).err
         finally:

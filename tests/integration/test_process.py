@@ -3,6 +3,7 @@
 
 import os
 import resource
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,26 @@ def test_preserved_descriptors(runtime: Runtime, bundle: Bundle, place: Path) ->
     container.start()
     assert container.wait() == 0
     assert container.stdout == "through descriptor 3\n"
+
+
+@pytest.mark.parametrize("meant", [True, False])
+def test_socket_activation(runtime: Runtime, bundle: Bundle, place: Path, meant: bool) -> None:
+    """Descriptors that a service manager has passed go on into the container, where they are meant for us; --preserve-fds come after."""
+    (place / "given").write_text("through a socket of systemd\n")
+
+    script = "echo $LISTEN_FDS $LISTEN_PID; cat <&3"
+    with open(place / "given") as given:
+        command = ["/bin/sh", "-c", 'LISTEN_PID=${WANTED:-$$} exec "$@"', "sh"]
+        bundle.shell(script).save()
+        env = {**runtime.env, "LISTEN_FDS": "1", **({} if meant else {"WANTED": "1"})}
+        argv = [*command, *runtime.argv("run", "--bundle", bundle.path, runtime.new_id())]
+        move = lambda: os.dup2(given.fileno(), 3)  # noqa: E731
+        done = subprocess.run(argv, preexec_fn=move, close_fds=False, env=env, capture_output=True, text=True, timeout=20, check=False)
+    if meant:
+        assert (done.returncode, done.stdout) == (0, "1 1\nthrough a socket of systemd\n"), done.stderr
+    else:
+        assert done.returncode != 0
+        assert done.stdout == "\n"
 
 
 def test_other_descriptors_stay_outside(runtime: Runtime, bundle: Bundle) -> None:
