@@ -106,7 +106,9 @@ int host_run_step(struct host_create *c, uint32_t step)
 	m->current = step;
 	m->failed_call = WHERRY_CALL_NONE;
 	m->failed_value = 0;
+	wherry_stamp(m, step, false);
 	result = dispatch(m, m->code.step[step]);
+	wherry_stamp(m, step, true);
 	return result < 0 ? host_fail(c, step, result) : 0;
 }
 
@@ -129,6 +131,7 @@ int host_answer(struct host_create *c, uint32_t step, int result)
 static int meet_init(struct host_create *c, const struct wherry_message *message, int *fd)
 {
 	struct wherry_machine *m = &c->machine;
+	char state;
 	int result;
 
 	if (m->init || *fd < 0 || message->value == 0 || message->value > INT32_MAX)
@@ -136,10 +139,10 @@ static int meet_init(struct host_create *c, const struct wherry_message *message
 	m->init = (pid_t)message->value;
 	m->init_pidfd = wherry_steal(fd);
 	m->current = message->step;
-	/* init may be dead by now, but it is not reaped */
-	result = host_start_time(m->init, &c->start_time);
-	if (result < 0)
-		return result == -ESRCH ? report_death(c) : refuse(c, message->step, WHERRY_CALL_OPEN, -result, 0);
+	/* init may be dead by now, or even reaped where SIGCHLD is ignored, and what it said of its end still to come */
+	result = host_process(m->init, &state, &c->start_time);
+	if (result < 0 && result != -ESRCH)
+		return refuse(c, message->step, WHERRY_CALL_OPEN, -result, 0);
 	wherry_decimal(message->value, c->slot_pid);
 	wherry_decimal(c->start_time, c->slot_start_time);
 	return 0;

@@ -311,21 +311,76 @@ static void v2_populated_and_frozen_are_refused(void)
 	CHECK_EQUAL(rmdir(join(unified, NAME)), 0);
 }
 
+static void controllers_op(const char *path, const char *controllers)
+{
+	struct wherry_op_cgroup_controllers *op = PLAN_ADD(&plan, OP_CGROUP_CONTROLLERS, WHERRY_CALLER, wherry_op_cgroup_controllers);
+
+	op->path = plan_template(&plan, path);
+	op->mount_length = (uint32_t)strlen(unified);
+	op->controllers = plan_text(&plan, controllers);
+}
+
 static void v2_absent_controllers_are_named(void)
 {
-	struct wherry_op_cgroup_controllers *op;
-
 	NEEDS_UNIFIED();
 	begin();
 	directory(join(unified, NAME "/a"), unified, WHERRY_CGROUP_V2);
-	op = PLAN_ADD(&plan, OP_CGROUP_CONTROLLERS, WHERRY_CALLER, wherry_op_cgroup_controllers);
-	op->path = plan_template(&plan, join(unified, NAME "/a"));
-	op->mount_length = (uint32_t)strlen(unified);
-	op->controllers = plan_text(&plan, "nosuch");
+	controllers_op(join(unified, NAME "/a"), "nosuch");
 	look("exit 42");
 	CHECK_EQUAL(run(), -WHERRY_CGROUP_CONTROLLER_MISSING);
 	CHECK_EQUAL(create.failure.value, strlen(unified));
 	CHECK(!exists(join(unified, NAME)));
+}
+
+static bool offers(const char *controller)
+{
+	char text[1024] = "";
+	int fd = open(join(unified, "cgroup.controllers"), O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+
+	if (fd >= 0)
+		close(fd);
+	text[got > 0 ? got : 0] = 0;
+	return strstr(text, controller) != NULL;
+}
+
+static void v2_controllers_are_enabled_above_the_leaf(void)
+{
+	char script[512];
+	uint16_t where;
+
+	NEEDS_UNIFIED();
+	if (!offers("pids") || !offers("memory"))
+		CHECK_SKIP("needs pids and memory on cgroup2");
+	begin();
+	where = directory(join(unified, NAME "/a/b"), unified, WHERRY_CGROUP_V2);
+	controllers_op(join(unified, NAME "/a/b"), "pids memory");
+	write_value(where, "pids.max", "33", 0);
+	write_value(where, "memory.max", "64000000", 0);
+	snprintf(script, sizeof(script), "cd %s/" NAME "; test $(cat a/b/pids.max) = 33; grep -q memory a/cgroup.subtree_control; test -z \"$(cat a/b/cgroup.subtree_control)\"",
+		 unified);
+	expect_held(script);
+	CHECK(!exists(join(unified, NAME)));
+}
+
+static void v2_processes_in_an_ancestor_are_told(void)
+{
+	pid_t pid;
+
+	NEEDS_UNIFIED();
+	if (!offers("memory"))
+		CHECK_SKIP("needs memory on cgroup2");
+	CHECK_EQUAL(mkdir(join(unified, NAME), 0755), 0);
+	pid = sleeper(join(unified, NAME), "cgroup.procs");
+	begin();
+	directory(join(unified, NAME "/a"), unified, WHERRY_CGROUP_V2);
+	controllers_op(join(unified, NAME "/a"), "memory"); /* cpu and pids may be enabled beside processes */
+	look("exit 42");
+	CHECK_EQUAL(run(), -WHERRY_CGROUP_INTERNAL_PROCESSES);
+	CHECK_EQUAL(create.failure.value, strlen(join(unified, NAME)));
+	kill(pid, SIGKILL);
+	reap(pid);
+	CHECK_EQUAL(rmdir(join(unified, NAME)), 0);
 }
 
 static void v2_device_programs_are_attached(void)
@@ -565,6 +620,8 @@ static const struct check_case cases[] = {
 	{ "v2_made_and_removed", v2_made_and_removed },
 	{ "v2_populated_and_frozen_are_refused", v2_populated_and_frozen_are_refused },
 	{ "v2_absent_controllers_are_named", v2_absent_controllers_are_named },
+	{ "v2_controllers_are_enabled_above_the_leaf", v2_controllers_are_enabled_above_the_leaf },
+	{ "v2_processes_in_an_ancestor_are_told", v2_processes_in_an_ancestor_are_told },
 	{ "v2_device_programs_are_attached", v2_device_programs_are_attached },
 	{ "missing_files_and_refused_values", missing_files_and_refused_values },
 	{ "cpusets_are_filled_from_above", cpusets_are_filled_from_above },
