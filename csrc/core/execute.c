@@ -5,6 +5,8 @@
 #include "wherry/core.h"
 #include "wherry/sys.h"
 
+#include <time.h>
+
 int wherry_fail(struct wherry_machine *m, enum wherry_call call, int error)
 {
 	m->failed_call = call;
@@ -75,13 +77,20 @@ void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd)
 	X(OP_WAIT_START, op_wait_start) \
 	X(OP_EXECUTE, op_execute)
 
-int wherry_run_step(struct wherry_machine *m, uint32_t step)
+void wherry_stamp(struct wherry_machine *m, uint32_t step, bool end)
 {
-	const struct wherry_op *op = m->code.step[step];
+	struct timespec now;
+	uint64_t *at;
 
-	m->current = step;
-	m->failed_call = WHERRY_CALL_NONE;
-	m->failed_value = 0;
+	if (!m->trace)
+		return;
+	at = end ? &m->trace[step].end : &m->trace[step].begin;
+	clock_gettime(CLOCK_REALTIME, &now);
+	*at = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int dispatch(struct wherry_machine *m, const struct wherry_op *op)
+{
 	switch (op->code) {
 #define RUN(opcode, function) \
 	case opcode: \
@@ -90,4 +99,17 @@ int wherry_run_step(struct wherry_machine *m, uint32_t step)
 #undef RUN
 	}
 	return -WHERRY_BAD_PLAN; /* the decoder names no other executor for the rest */
+}
+
+int wherry_run_step(struct wherry_machine *m, uint32_t step)
+{
+	int result;
+
+	m->current = step;
+	m->failed_call = WHERRY_CALL_NONE;
+	m->failed_value = 0;
+	wherry_stamp(m, step, false);
+	result = dispatch(m, m->code.step[step]);
+	wherry_stamp(m, step, true);
+	return result;
 }

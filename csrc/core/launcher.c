@@ -33,6 +33,21 @@ static int read_launch(struct wherry_machine *m, uint64_t *where)
 	return wherry_decode_launch(base, (size_t)file.st_size, m, where);
 }
 
+/* The memory of a timeline. The descriptor stands above all that is ours: settle_descriptors closes it next. The mapping ends with execve. */
+static int map_trace(struct wherry_machine *m)
+{
+	int fd = WHERRY_FD_FIRST_REGISTER + m->code.plan->inherited_registers + (int)m->preserve_fds;
+	void *base;
+
+	if (!((const struct wherry_launch *)(const void *)m->launch)->trace)
+		return 0;
+	base = mmap(NULL, m->code.steps * sizeof(*m->trace), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return wherry_fail_errno(m, WHERRY_CALL_READ);
+	m->trace = base;
+	return 0;
+}
+
 /* Preserved descriptors go down to where the user's program will find them, our own above them. `*own` is one of ours. */
 static int lift(int *own, int floor)
 {
@@ -338,7 +353,9 @@ static int prepare(struct wherry_machine *m, uint64_t *where)
 	if (error)
 		return error;
 	m->current = step_after_launch(&m->code) - 1;
-	error = settle_descriptors(m);
+	error = map_trace(m);
+	if (!error)
+		error = settle_descriptors(m);
 	if (!error)
 		rootfs_stand(m); /* now, with the host's credentials: a joined user namespace takes them away */
 	return error;

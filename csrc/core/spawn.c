@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 
 enum {
-	MAX_FDS = 7 + WHERRY_MAX_REGISTERS + 1024, /* slots, registers, preserved descriptors */
+	MAX_FDS = 7 + WHERRY_MAX_REGISTERS + 1024 + 1, /* slots, registers, preserved descriptors, the memory of a timeline */
 	STACK_SIZE = 32 << 10,
 	LAST_SIGNAL = 64,
 	ALL_SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE,

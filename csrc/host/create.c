@@ -23,6 +23,7 @@ static void empty(struct host_create *c, const struct host_request *request)
 	c->root = c->directory = c->record = c->launcher_pidfd = -1;
 	c->console_socket = c->pidfd_socket = c->listener_socket = -1;
 	m->executor = WHERRY_CALLER;
+	m->trace = request->trace;
 	m->caller = m->helper = m->init_pidfd = m->start_fifo = m->result_fifo = m->rootfs = m->pending_fd = -1;
 	for (size_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
 		m->registers[i] = -1;

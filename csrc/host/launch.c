@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-enum { MAX_PRESERVED = 1024, MAX_FDS = WHERRY_FD_FIRST_REGISTER + WHERRY_MAX_REGISTERS + MAX_PRESERVED };
+enum { MAX_PRESERVED = 1024, MAX_FDS = WHERRY_FD_FIRST_REGISTER + WHERRY_MAX_REGISTERS + MAX_PRESERVED + 1 };
 
 /* ---- the memfd ----------------------------------------------------------------------------------------------------------- */
 
@@ -40,6 +40,7 @@ static void fill_head(const struct host_create *c, struct wherry_launch *head, s
 	head->preserve_fds = c->request.preserve_fds;
 	head->plan_offset = (uint32_t)size;
 	head->plan_size = (uint32_t)m->code.size;
+	head->trace = m->trace != NULL;
 	for (int i = 0; i < WHERRY_SLOT_COUNT; i++) {
 		size_t length = slot_is_given(i) ? strlen(m->slots[i]) : 0;
 
@@ -112,6 +113,7 @@ static size_t collect(const struct host_create *c, int launch, int socket, int *
 {
 	const struct wherry_machine *m = &c->machine;
 	uint16_t registers = m->code.plan->inherited_registers;
+	size_t count = WHERRY_FD_FIRST_REGISTER + registers + c->request.preserve_fds;
 
 	for (int i = 0; i < 3; i++)
 		fds[i] = stdio_of(c, i, null);
@@ -123,7 +125,9 @@ static size_t collect(const struct host_create *c, int launch, int socket, int *
 		fds[WHERRY_FD_FIRST_REGISTER + i] = m->registers[i]; /* an empty one is closed there */
 	for (uint32_t i = 0; i < c->request.preserve_fds; i++)
 		fds[WHERRY_FD_FIRST_REGISTER + registers + i] = 3 + (int)i;
-	return WHERRY_FD_FIRST_REGISTER + registers + c->request.preserve_fds;
+	if (m->trace)
+		fds[count++] = c->request.trace_fd;
+	return count;
 }
 
 int host_check_preserved(const struct host_create *c)

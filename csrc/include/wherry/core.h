@@ -49,6 +49,7 @@ struct wherry_machine {
 	char home[WHERRY_MAX_PATH];                /* "HOME=..." set by OP_PROGRAM, "" = none */
 	uint32_t requested;                        /* init: WHERRY_RUN of this step is sent already (by OP_SECCOMP's helper): only wait for the answer. 0 = none */
 	bool directory_refused;                    /* OP_WORKING_DIRECTORY stage 0 was not allowed: stage 1 tries again */
+	struct wherry_span *trace;                 /* shared by all executors, one for each step; NULL = nobody wants a timeline */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 };
 
@@ -73,6 +74,7 @@ int wherry_send(int socket, const struct wherry_message *message, int fd);
 int wherry_receive(int socket, struct wherry_message *message, int *fd); /* -EPIPE at end of file */
 
 /* execute.c */
+void wherry_stamp(struct wherry_machine *m, uint32_t step, bool end); /* into m->trace, where there is one */
 int wherry_run_step(struct wherry_machine *m, uint32_t step); /* one operation of any executor but the caller's */
 int wherry_launcher_main(void);                               /* role launcher of the static program; returns its exit status */
 /* init, straight after clone; `error` is what already failed. Never returns 0. It makes a session of its own (setsid) before the first step: OP_CONSOLE finds a session leader. */

@@ -33,6 +33,8 @@ struct host_request {
 	uint32_t deadline_ms;       /* for everything but hooks and the interlude; 0 = 120 s */
 	const struct host_extra *extra; /* journal entries that follow those of the plan */
 	uint32_t extra_count;
+	struct wherry_span *trace;  /* or NULL: zeroed shared memory, one for each step of the plan, kept by the caller of this ... */
+	int trace_fd;               /* ... and the memfd behind it */
 	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
 

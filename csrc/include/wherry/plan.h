@@ -642,6 +642,13 @@ struct wherry_launch {
 	uint32_t preserve_fds;
 	struct wherry_text slots[WHERRY_SLOT_COUNT]; /* offsets from the start of this struct */
 	uint32_t plan_offset, plan_size;
+	uint32_t trace;    /* 1 = behind the preserved descriptors one more is inherited: memory for a struct wherry_span of each step */
+	uint32_t reserved;
+};
+
+/* When a step ran, by whomever, in nanoseconds of CLOCK_REALTIME: the only clock that no time namespace moves. 0 = it did not (come back). */
+struct wherry_span {
+	uint64_t begin, end;
 };
 
 /* ---- messages: fixed size, SOCK_SEQPACKET, at most one descriptor each -------------------------------------------------- */
