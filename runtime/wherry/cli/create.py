@@ -8,6 +8,8 @@ from wherry.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wherry.cli import Call
 
 FLAGS: "dict[str, int | str]" = {
@@ -19,13 +21,26 @@ FLAGS: "dict[str, int | str]" = {
     "no-pivot": BOOL,
     "no-new-keyring": BOOL,
     "preserve-fds": NUMBER,
+    "trace": TEXT,
 }
 
 
 def run(call: "Call") -> int:
     (id,) = call.positional(1, 1)
-    call.warn(create(options_of(call, id)))
+    options = options_of(call, id)
+    call.warn(traced(call, options, lambda: create(options)))
     return 0
+
+
+def traced(call: "Call", options: CreateOptions, act: "Callable[[], list[str]]") -> "list[str]":
+    """What `act` returns; with --trace it leaves a timeline."""
+    file = call.flags.text("trace")
+    if file is None:
+        return act()
+    from wherry.container.trace import record
+
+    with record(options, absolute(file), options.preserve_fds):
+        return act()
 
 
 def options_of(call: "Call", id: str) -> CreateOptions:

@@ -3,7 +3,7 @@
 
 from wherry.cli.arguments import BOOL, MANY, TEXT
 from wherry.cli.create import FLAGS as CREATE_FLAGS
-from wherry.cli.create import options_of
+from wherry.cli.create import options_of, traced
 from wherry.container.run import run as run_container
 from wherry.errors import UsageError
 
@@ -53,5 +53,5 @@ def run(call: "Call") -> int:
             return teach_run()
         (id,) = call.positional(1, 1)
         options = options_of(call, id)
-    call.warn(run_container(options, flags.on("detach"), flags.on("keep"), not flags.on("no-subreaper")))
+    call.warn(traced(call, options, lambda: run_container(options, flags.on("detach"), flags.on("keep"), not flags.on("no-subreaper"))))
     return 0

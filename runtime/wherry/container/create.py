@@ -54,6 +54,7 @@ def check_terminal(options: "CreateOptions", prepared: Prepared) -> None:
 
 def prepare(options: "CreateOptions") -> Prepared:
     check_id(options.id)
+    options.phase("read config")
     config = options.config if options.config is not None else read_config(options.bundle)
     plan, warnings = _plan(options, config)
     prepared = Prepared(config, plan, warnings)
@@ -78,12 +79,14 @@ def read_config(bundle: str) -> bytes:
 def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     key = None
+    options.phase("look into the cache")
     if not environment and options.cgroup_manager != "disabled":
         key = native.cache_key(config, _option_bits(options))
         plan = native.cache_load(options.root, key)
         if plan is not None:
             return plan, []
     compiled, warnings = compile_plan(options, config, environment)
+    options.phase("store the plan")
     if key is not None and unpack_from("<I", compiled, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE:
         native.cache_store(options.root, key, compiled)
     return compiled, warnings
@@ -93,14 +96,20 @@ def compile_plan(
     options: "CreateOptions", config: bytes, environment: "list[str]", facts: "HostFacts | None" = None
 ) -> "tuple[bytes, list[str]]":
     """The plan and the warnings; nothing on the host changes but the cache of seccomp filters. No facts: those of this host."""
+    options.phase("load the compiler")
     from wherry.kernel.hostfacts import gather
     from wherry.oci.checks import check
     from wherry.oci.config import load
     from wherry.plan.compile import compile, wanted
     from wherry.plan.options import Options
 
+    options.phase("parse")
     document: "Any" = load(config, f"{options.bundle}/config.json")
+    options.phase("check")
     check(document)
+    options.phase("look at the host")
+    facts = facts or gather(**wanted(document))
+    options.phase("compile")
     choices = Options(
         no_pivot=options.no_pivot,
         no_new_keyring=options.no_new_keyring,
@@ -111,7 +120,7 @@ def compile_plan(
         environment=environment,
         seccomp=lambda section: _filter(section, options.root),
     )
-    return compile(document, facts or gather(**wanted(document)), choices), choices.warnings
+    return compile(document, facts, choices), choices.warnings
 
 
 def _filter(section: "dict[str, object]", root: str) -> "tuple[bytes, int]":
@@ -161,6 +170,7 @@ def launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
 
 
 def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> WherryError:
+    options.phase("word the failure")
     from wherry.container.wording import Setting, explain
 
     error = explain(failure, prepared.plan, Setting.of(options))
@@ -174,6 +184,7 @@ def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> Wh
 def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
     listening = posix.environ[b"LISTEN_FDS"] if listen_environment() else b"0"
     interlude = _interlude(options, prepared) if prepared.flags & constants.WHERRY_PLAN_INTERLUDE else None
+    options.phase("native create")
     create = native.Create(
         plan=prepared.plan,
         root=options.root,
@@ -187,14 +198,17 @@ def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
         preserve_fds=options.preserve_fds + int(listening),
         stdio=options.stdio,
         extra=interlude.extra if interlude else (),
+        trace=options.trace(prepared.plan),
     )
     try:
         if not create.begin() and interlude:
+            options.phase("interlude")
             try:
                 interlude.perform(create)
             except BaseException:
                 create.abort()
                 raise
+            options.phase("native finish")
             create.finish()
         return create
     except BaseException:

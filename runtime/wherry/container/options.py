@@ -3,10 +3,32 @@
 
 import posix
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    from wherry.container.trace import Timeline
+
 _ALL_IDS = b"4294967295"
 
 
-class CreateOptions:
+class Traced:
+    """With --trace there is a timeline, which is told what comes now, and shares memory with those who execute the plan."""
+
+    __slots__ = ("timeline",)
+
+    def __init__(self) -> None:
+        self.timeline: "Timeline | None" = None
+
+    def phase(self, name: str) -> None:
+        if self.timeline is not None:
+            self.timeline.phase(name)
+
+    def trace(self, plan: bytes) -> "tuple[int, mmap] | None":
+        return None if self.timeline is None else self.timeline.memory(plan)
+
+
+class CreateOptions(Traced):
     """One create or run. Paths are absolute; `config` is the content of config.json where there is no such file."""
 
     __slots__ = (
@@ -28,6 +50,7 @@ class CreateOptions:
     )
 
     def __init__(self, root: str, id: str, bundle: str, verb: str = "create") -> None:
+        self.timeline = None
         self.root, self.id, self.bundle, self.verb = root, id, bundle, verb
         self.config: "bytes | None" = None
         self.pid_file: "str | None" = None

@@ -43,7 +43,10 @@ def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> 
     create = launch(options, prepared)
     master = create.take_console()
     create.close()
+    options.phase("start")
     _start(options)
+    if options.timeline is not None:
+        options.timeline.write()
     if not detach:
         _attend(options, keep, subreaper, master)
     return prepared.warnings

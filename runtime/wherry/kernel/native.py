@@ -14,6 +14,7 @@ from wherry._native import ffi, lib
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from mmap import mmap
 
     from wherry._native import CData, Constants
 
@@ -84,7 +85,8 @@ class Create:
         create.close()              # the container lives on
 
     When begin or finish raises, all that was done has been undone. stdio: descriptors for the container, -1 = our own. extra: journal
-    entries of what the caller itself will make: (WHERRY_JOURNAL_RESCTRL | WHERRY_JOURNAL_UNIT, path or name), see mark().
+    entries of what the caller itself will make: (WHERRY_JOURNAL_RESCTRL | WHERRY_JOURNAL_UNIT, path or name), see mark(). trace: a memfd of
+    zeros and its mapping, where all executors leave a struct wherry_span for each step of the plan.
     """
 
     __slots__ = ("_create", "_keep", "_request")
@@ -105,6 +107,7 @@ class Create:
         stdio: "tuple[int, int, int]" = (-1, -1, -1),
         deadline_ms: "int" = 0,
         extra: "Sequence[tuple[int, str]]" = (),
+        trace: "tuple[int, mmap] | None" = None,
     ) -> "None":
         self._keep: list[object] = []  # C borrows what stands here until close()
         self._create: CData = None
@@ -125,6 +128,10 @@ class Create:
             entries = ffi.new("struct host_extra[]", [(kind, self._string(name)) for kind, name in extra])
             self._keep.append(entries)
             request.extra, request.extra_count = entries, len(extra)
+        if trace is not None:
+            memory = ffi.from_buffer("struct wherry_span[]", trace[1], require_writable=True)
+            self._keep.append(memory)
+            request.trace_fd, request.trace = trace[0], memory
 
     def _data(self, data: "bytes") -> "CData":
         view = ffi.from_buffer(data)
