@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support import config, host, joined, namespaces, options
 
-from wherry.container.execute import _move_below, process_of
 from wherry.container.execute import ExecOptions as Given
+from wherry.container.execute import _move_below, process_of
 from wherry.errors import UsageError
 from wherry.kernel import native
 from wherry.kernel.hostfacts import HostFacts
