@@ -95,7 +95,7 @@ static int find_place(struct wherry_machine *m, const char *path, bool directory
 	place->fd = securepath_open(m->rootfs, path, O_PATH | (resolve ? O_DIRECTORY : 0), resolve);
 	if (place->fd == -ENOENT && (flags & WHERRY_MOUNT_CREATE)) {
 		place->made = true;
-		place->fd = securepath_make(m->rootfs, path, directory, directory ? MODE_DIRECTORY : MODE_FILE, resolve);
+		place->fd = securepath_create(m->rootfs, path, directory, directory ? MODE_DIRECTORY : MODE_FILE, resolve);
 	}
 	if (place->fd < 0)
 		return fail_path(m, place->fd, flags);

@@ -10,8 +10,8 @@
 enum { MODE_DIRECTORY = 0755, MODE_FILE = 0644 };
 
 /* securepath.c */
-/* mkdir -p, or an empty file with its parents; what exists already is opened, whatever it is (a directory where one is asked for). */
-int securepath_make(int root, const char *path, bool directory, mode_t mode, uint64_t extra_resolve);
+/* Something is missing at `path`: mkdir -p, or an empty file with its parents. What has come there meanwhile is opened. */
+int securepath_create(int root, const char *path, bool directory, mode_t mode, uint64_t extra_resolve);
 uint64_t securepath_mount_id(int fd);              /* the device number where the kernel does not tell (before 5.8) */
 int open_procfs_mounted(struct wherry_machine *m); /* what stands on /proc, verified, as it is */
 

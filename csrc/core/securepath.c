@@ -294,46 +294,81 @@ int securepath_open(int root, const char *path, int flags, uint64_t extra_resolv
 	return walk(&w, path);
 }
 
-int securepath_make(int root, const char *path, bool directory, mode_t mode, uint64_t extra_resolve)
+/* Splits off the last name of `path`; what is left, "/" where nothing is, goes to `parent`. */
+static int split(const char *path, char parent[WHERRY_MAX_PATH], const char **name)
+{
+	const char *slash = strrchr(path, '/');
+	size_t length = slash ? (size_t)(slash - path) : 0;
+
+	*name = slash ? slash + 1 : path;
+	if (!**name || !strcmp(*name, ".") || !strcmp(*name, ".."))
+		return -EINVAL;
+	if (length >= WHERRY_MAX_PATH)
+		return -ENAMETOOLONG;
+	memcpy(parent, path, length);
+	strcpy(parent + length, length ? "" : "/");
+	return 0;
+}
+
+/* The usual case: only the last name is missing, and nobody is about. Anything else is -EAGAIN, for the walk. */
+static int make_last(struct walk *w, const char *path)
+{
+	char parent[WHERRY_MAX_PATH];
+	const char *name;
+	cleanup_fd int fd = -1;
+	struct stat st;
+
+	if (split(path, parent, &name) < 0)
+		return -EAGAIN;
+	w->at = securepath_open(w->root, parent, O_PATH | O_DIRECTORY, w->resolve);
+	if (w->at < 0)
+		return -EAGAIN;
+	if (make_entry(w, name, true) == 0)
+		fd = openat(w->at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	wherry_close(&w->at);
+	if (fd < 0 || fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) != (w->make_directory ? S_IFDIR : S_IFREG))
+		return -EAGAIN;
+	return wherry_steal(&fd);
+}
+
+int securepath_create(int root, const char *path, bool directory, mode_t mode, uint64_t extra_resolve)
 {
 	struct walk w;
-	int fd = securepath_open(root, path, O_PATH | (directory ? O_DIRECTORY : 0), extra_resolve);
+	int fd;
 
-	if (fd != -ENOENT) /* there already, the usual case: one call */
-		return fd;
 	w.root = root;
 	w.flags = O_PATH | (directory ? O_DIRECTORY : 0);
 	w.resolve = extra_resolve;
 	w.make = true;
 	w.make_directory = directory;
 	w.mode = mode;
-	return walk(&w, path);
+	fd = make_last(&w, path);
+	return fd == -EAGAIN ? walk(&w, path) : fd;
+}
+
+static int make(int root, const char *path, bool directory, mode_t mode)
+{
+	int fd = securepath_open(root, path, O_PATH | (directory ? O_DIRECTORY : 0), 0);
+
+	return fd == -ENOENT ? securepath_create(root, path, directory, mode, 0) : fd;
 }
 
 int securepath_make_directories(int root, const char *path, mode_t mode)
 {
-	return securepath_make(root, path, true, mode, 0);
+	return make(root, path, true, mode);
 }
 
 int securepath_make_file(int root, const char *path, mode_t mode)
 {
-	return securepath_make(root, path, false, mode, 0);
+	return make(root, path, false, mode);
 }
 
 int securepath_parent(int root, const char *path, const char **name)
 {
-	const char *slash = strrchr(path, '/');
-	size_t length = slash ? (size_t)(slash - path) : 0;
 	char parent[WHERRY_MAX_PATH];
+	int result = split(path, parent, name);
 
-	*name = slash ? slash + 1 : path;
-	if (!**name || !strcmp(*name, ".") || !strcmp(*name, ".."))
-		return -EINVAL;
-	if (length >= sizeof(parent))
-		return -ENAMETOOLONG;
-	memcpy(parent, path, length);
-	parent[length] = 0;
-	return securepath_make_directories(root, length ? parent : "/", MODE_PARENT);
+	return result < 0 ? result : securepath_make_directories(root, parent, MODE_PARENT);
 }
 
 /* ---- procfs -------------------------------------------------------------------------------------------------------- */

@@ -34,6 +34,20 @@ static const char *leads_to(const char *path, int flags, uint64_t resolve)
 	return result;
 }
 
+static void check_inside(int fd)
+{
+	static dev_t inside;
+	struct stat st;
+
+	if (!inside)
+		inside = bed_device(ROOT);
+	if (fd >= 0) {
+		TRY(fstat(fd, &st));
+		CHECK(st.st_dev == inside);
+		close(fd);
+	}
+}
+
 static void plant(void)
 {
 	bed_make();
@@ -172,6 +186,13 @@ IN_BED(test_makes_files_and_parents)
 		CHECK_EQUAL(bed_mode(target), S_IFREG | 0640);
 		snprintf(target, sizeof(target), DECOY "/made%d", way_);
 		CHECK_EQUAL(bed_mode(target), 0);
+		/* a target that is there on the host, not here */
+		unlink(ROOT DECOY "/file");
+		unlink(ROOT "/a/host");
+		TRY(symlink(DECOY "/file", ROOT "/a/host"));
+		check_inside(securepath_make_file(m->rootfs, "a/host", 0640));
+		CHECK_EQUAL(bed_mode(ROOT DECOY "/file"), S_IFREG | 0640);
+		CHECK_EQUAL(bed_mode(DECOY "/file"), S_IFREG | 0644);
 		fd = securepath_make_file(m->rootfs, "a/b/file", 0600);
 		CHECK(fd >= 0);
 		close(fd);
@@ -328,20 +349,6 @@ static void race(void (*look)(void))
 	bed_end(door);
 	bed_end(bridge);
 	CHECK(before == bed_sum(AT_FDCWD, DECOY));
-}
-
-static void check_inside(int fd)
-{
-	static dev_t inside;
-	struct stat st;
-
-	if (!inside)
-		inside = bed_device(ROOT);
-	if (fd >= 0) {
-		TRY(fstat(fd, &st));
-		CHECK(st.st_dev == inside);
-		close(fd);
-	}
 }
 
 static void open_through_door(void)
