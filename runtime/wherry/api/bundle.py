@@ -12,7 +12,6 @@ from wherry.api.config import Config
 from wherry.container.create import compile_plan, read_config
 from wherry.container.options import CreateOptions, absolute, default_root
 from wherry.oci.config import load
-from wherry.oci.default import sandbox
 
 
 class Bundle:
@@ -36,8 +35,7 @@ class Bundle:
     @classmethod
     def sandbox(cls, rootfs: str | os.PathLike[str], args: Sequence[str], **choices: Any) -> Bundle:
         """A safe default around a root filesystem; the choices are those of wherry.oci.default.sandbox."""
-        path = absolute(os.fspath(rootfs))
-        return cls(path, sandbox(path, args, **choices))
+        return cls(rootfs, Config.sandbox(rootfs, args, **choices))
 
     @property
     def config(self) -> dict[str, Any]:

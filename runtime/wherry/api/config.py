@@ -22,6 +22,7 @@ Kind = Literal["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _PERIOD = 100_000
+_SCRATCH = ("/tmp", "/var/tmp", "/run")  # a missing one cannot be made by who is not the owner, and a sandbox makes nothing in a root filesystem
 
 
 def size(text: int | str) -> int:
@@ -61,8 +62,10 @@ class Config:
     @classmethod
     def sandbox(cls, rootfs: str | os.PathLike[str], args: Sequence[str], **choices: Any) -> Config:
         """For a program that nobody has read: no network, no capabilities, read-only, limits, a system call filter. The choices are
-        those of wherry.oci.default.sandbox."""
-        document: Any = default.sandbox(absolute(os.fspath(rootfs)), args, **choices)
+        those of wherry.oci.default.sandbox. Of /tmp, /var/tmp and /run those that the root filesystem has can be written."""
+        path = absolute(os.fspath(rootfs))
+        document: Any = default.sandbox(path, args, **choices)
+        document["mounts"] = [one for one in document["mounts"] if one["destination"] not in _SCRATCH or os.path.lexists(path + one["destination"])]
         return cls(document)
 
     @classmethod
@@ -263,9 +266,15 @@ class Config:
         return self.set("/linux/namespaces", [one for one in self.get("/linux/namespaces") or () if one["type"] not in kinds])
 
     def map_ids(self, uids: Sequence[tuple[int, int, int]], gids: Sequence[tuple[int, int, int]] | None = None) -> Config:
-        """A user namespace with these mappings: (first in the container, first on the host, how many); gids like uids unless given."""
-        config = self.namespace("user").set("/linux/uidMappings", _mappings(uids))
-        return config.set("/linux/gidMappings", _mappings(uids if gids is None else gids))
+        """A user namespace with these mappings: (first in the container, first on the host, how many); gids like uids unless given.
+        The group of terminals (gid=5 of /dev/pts) is left out where it has no number."""
+        gids = uids if gids is None else gids
+        config = self.namespace("user").set("/linux/uidMappings", _mappings(uids)).set("/linux/gidMappings", _mappings(gids))
+        for index, mount in enumerate(self.get("/mounts") or ()):
+            if mount.get("type") == "devpts" and not any(first <= 5 < first + count for first, _, count in gids):
+                options = [option for option in mount.get("options", ()) if option != "gid=5"]
+                config = config.set(f"/mounts/{index}/options", options)
+        return config
 
     def map_self(self) -> Config:
         """A user namespace in which the caller is root and nobody else is: what an ordinary user may do without help."""

@@ -181,8 +181,8 @@ class Container:
             os.close(pidfd)
 
     def __del__(self) -> None:
-        if getattr(self, "_pidfd", -1) >= 0:
-            os.close(self._pidfd)
+        if hasattr(self, "_pidfd"):
+            self.close()
 
     def __enter__(self) -> Container:
         return self

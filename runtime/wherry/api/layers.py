@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from wherry.errors import HostError, UsageError
 from wherry.kernel.hostfacts import HostFacts
@@ -40,6 +40,23 @@ def decide(wanted: Collection[str], facts: HostFacts, allow_missing: Iterable[st
             missing=refused,
         )
     return missing
+
+
+def layers(facts: HostFacts, limits: Mapping[str, object], user_namespace: bool, allow_missing: Iterable[str]) -> dict[str, str]:
+    """How each wall comes on this host. `limits` are by name, None = not asked for."""
+    wanted = {name for name, limit in limits.items() if limit is not None}
+    if user_namespace or not privileged(facts):
+        wanted.add("user namespace")
+    missing = decide(wanted, facts, allow_missing)
+    if "user namespace" in missing and not privileged(facts):
+        raise HostError("an ordinary user's sandbox is made of a user namespace, and this host allows none", code="WHERRY-HOST-PERMISSION")
+    rules = facts.cgroup_mode == "v2" or any("devices" in hierarchy.controllers for hierarchy in facts.hierarchies)
+    return {
+        **{name: MISSING if name in missing else APPLIED if name in wanted else OFF for name in ASKABLE},
+        "devices": APPLIED if privileged(facts) and rules else OFF,
+        **dict.fromkeys(("pid namespace", "no capabilities", "no new privileges"), APPLIED),
+        "landlock": NOT_SUPPORTED,
+    }
 
 
 def available(facts: HostFacts) -> set[str]:

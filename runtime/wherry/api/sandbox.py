@@ -7,7 +7,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from wherry.api import layers as walls
@@ -35,6 +35,8 @@ class Sandbox:
     with all its children at the timeout. A limit is None to go without. What cannot be applied on this host raises HostError when the
     Sandbox is made, unless `allow_missing` names it ({"memory", "pids", "cpu", "user namespace"}); Result.layers says how it came.
 
+    What runs can be seen by `wherry list`, under ids that begin with `name`.
+
     `readable` and `writable` are paths of the host by their paths in the sandbox. `configure` has the last word on the Config.
     """
 
@@ -57,39 +59,30 @@ class Sandbox:
         max_output: int | str = "16M",
         allow_missing: Iterable[str] = (),
         root: str | os.PathLike[str] | None = None,
+        name: str = "sandbox",
         configure: Callable[[Config], Config] | None = None,
     ) -> None:
+        self.name = name
         self.rootfs, self.timeout, self.max_output = absolute(os.fspath(rootfs)), timeout, size(max_output)
         self.root = _private_root() if root is None else state_root(root)
         facts = gather()
         limits = {"memory": memory, "pids": pids, "cpu": cpus}
-        wanted = [name for name, limit in limits.items() if limit is not None]
-        if user_namespace or not walls.privileged(facts):
-            wanted.append("user namespace")
-        missing = walls.decide(wanted, facts, allow_missing)
-        if "user namespace" in missing and not walls.privileged(facts):
-            raise HostError("an ordinary user's sandbox is made of a user namespace, and this host allows none", code="WHERRY-HOST-PERMISSION")
-        applied = set(wanted) - missing
-        self.layers = {
-            **{name: _word(name in applied, name in missing) for name in walls.ASKABLE},
-            "network": _word(not network),
-            "read-only root": _word(readonly),
-            "seccomp": _word(seccomp),
-            "devices": _word(walls.privileged(facts) and _device_rules(facts)),
-            **dict.fromkeys(("pid namespace", "no capabilities", "no new privileges"), walls.APPLIED),
-            "landlock": walls.NOT_SUPPORTED,
-        }
+        self.layers = walls.layers(facts, limits, user_namespace, allow_missing)
+        self.layers.update({"network": _word(not network), "read-only root": _word(readonly), "seccomp": _word(seccomp)})
         config = Config.sandbox(
             self.rootfs, [], env=env, cwd=cwd, readonly=readonly, network=network, limits=walls.privileged(facts), seccomp=seccomp,
-            memory=None, processes=None, mappings=_mappings(facts) if "user namespace" in applied else None,
+            memory=None, processes=None, mappings=_mappings(facts) if self._has("user namespace") else None,
         )  # fmt: skip
-        config = config.memory(memory) if "memory" in applied else config
-        config = config.pids(pids) if "pids" in applied else config
-        config = config.cpus(cpus) if "cpu" in applied else config
+        config = config.memory(memory) if self._has("memory") else config
+        config = config.pids(pids) if self._has("pids") else config
+        config = config.cpus(cpus) if self._has("cpu") else config
         for table, may_write in ((readable, False), (writable, True)):
             for destination, source in (table or {}).items():
                 config = config.bind(source, destination, writable=may_write)
         self.config = configure(config) if configure else config
+
+    def _has(self, layer: str) -> bool:
+        return self.layers[layer] == walls.APPLIED
 
     def run(
         self,
@@ -122,7 +115,7 @@ class Sandbox:
             raise UsageError("args: a program and its arguments, as a list")
         config = self.config.args(*args)
         session = Session(tuple(args), self.layers, self.max_output)
-        session.begin(Bundle(self.rootfs, config.env(env) if env else config), f"sandbox-{os.urandom(8).hex()}", self.root, input)
+        session.begin(Bundle(self.rootfs, config.env(env) if env else config), f"{self.name}-{os.urandom(8).hex()}", self.root, input)
         return session
 
     def __repr__(self) -> str:
@@ -130,49 +123,18 @@ class Sandbox:
 
 
 class Stream:
-    """A program that runs. Iterate over its output, to the end or until you have seen enough; leaving the `with` kills it."""
+    """A program that runs. Iterate over its output, to the end or until you have seen enough; whoever lets go of it kills it."""
 
     def __init__(self, session: Session, timeout: float | None) -> None:
         self.session = session
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._result: Result | None = None
-        self._chunks = self._read()
+        self._reading = _Reading(session, timeout)
+        self._chunks = self._reading.chunks()  # knows nothing of us: so our end is seen at once, not when cycles are looked for
 
-    def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        return self._chunks
+    def __iter__(self) -> Stream:
+        return self
 
-    def _read(self) -> Iterator[tuple[str, bytes]]:
-        try:
-            yield from self._until_the_end()
-            self._result = self.session.finish()
-        finally:  # an iterator that is left early, too
-            self.session.close()
-
-    def _until_the_end(self) -> Iterator[tuple[str, bytes]]:
-        session, poll, ended = self.session, select.poll(), False
-        for descriptor in (*session.readers, session.pidfd):
-            poll.register(descriptor, select.POLLIN)
-        while not ended:
-            ready = [descriptor for descriptor, _ in poll.poll(self._left())]
-            if self._deadline is not None and session.pidfd not in ready and time.monotonic() >= self._deadline:
-                self._deadline = None
-                session.kill(timed_out=True)
-            if session.pidfd in ready:  # every process of the sandbox has ended: what they wrote is in the pipes
-                ended = True
-                session.stopped()
-            for descriptor in list(session.readers) if ended else [one for one in ready if one in session.readers]:
-                yield from self._drain(descriptor, poll, ended)
-
-    def _drain(self, descriptor: int, poll: select.poll, all_of_it: bool) -> Iterator[tuple[str, bytes]]:
-        while chunk := self.session.read(descriptor):
-            yield chunk
-            if not all_of_it:
-                return
-        if descriptor not in self.session.readers:
-            poll.unregister(descriptor)
-
-    def _left(self) -> int | None:
-        return None if self._deadline is None else max(0, round((self._deadline - time.monotonic()) * 1000) + 1)
+    def __next__(self) -> tuple[str, bytes]:
+        return next(self._chunks)
 
     def kill(self) -> None:
         """Ends the program; the iterator then comes to its end."""
@@ -183,12 +145,13 @@ class Stream:
         """The result, without the output that went to the iterator. Waits for the end."""
         for _ in self._chunks:
             pass
-        if self._result is None:
+        if self._reading.result is None:
             raise UsageError("the stream was closed before its program had ended: there is no result")
-        return self._result
+        return self._reading.result
 
     def close(self) -> None:
         """Kills what runs, and leaves nothing; idempotent."""
+        self._chunks.close()
         self.session.close()
 
     def __enter__(self) -> Stream:
@@ -201,12 +164,45 @@ class Stream:
         self.close()
 
 
-def _word(applied: bool, missing: bool = False) -> str:
-    return walls.APPLIED if applied else walls.MISSING if missing else walls.OFF
+class _Reading:
+    """Output until the end, and the deadline."""
+
+    def __init__(self, session: Session, timeout: float | None) -> None:
+        self.session = session
+        self.result: Result | None = None
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._poll = select.poll()
+        for descriptor in (*session.readers, session.pidfd):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def chunks(self) -> Generator[tuple[str, bytes], None, None]:
+        session, ended = self.session, False
+        while not ended:
+            ready = [descriptor for descriptor, _ in self._poll.poll(self._left())]
+            if self._deadline is not None and session.pidfd not in ready and time.monotonic() >= self._deadline:
+                self._deadline = None
+                session.kill(timed_out=True)
+            if session.pidfd in ready:  # every process of the sandbox has ended: what they wrote is in the pipes
+                ended = True
+                session.stopped()
+            for descriptor in list(session.readers) if ended else [one for one in ready if one in session.readers]:
+                yield from self._drain(descriptor, ended)
+        self.result = session.finish()
+
+    def _drain(self, descriptor: int, all_of_it: bool) -> Iterator[tuple[str, bytes]]:
+        while chunk := self.session.read(descriptor):
+            yield chunk
+            if not all_of_it:
+                return
+        if descriptor not in self.session.readers:
+            self._poll.unregister(descriptor)
+
+    def _left(self) -> int | None:
+        return None if self._deadline is None else max(0, round((self._deadline - time.monotonic()) * 1000) + 1)
 
 
-def _device_rules(facts: HostFacts) -> bool:
-    return facts.cgroup_mode == "v2" or any("devices" in hierarchy.controllers for hierarchy in facts.hierarchies)
+def _word(applied: bool) -> str:
+    return walls.APPLIED if applied else walls.OFF
 
 
 def _mappings(facts: HostFacts) -> Any:
