@@ -4,7 +4,7 @@ VENV ?= .venv
 export WHERRY_VENV := $(abspath $(VENV))
 RUN := tests/tools/run-tests.sh
 
-.PHONY: all setup rebuild demo test unit lint conformance bench clean
+.PHONY: all setup rebuild demo test unit lint docs conformance bench clean
 
 all: setup
 
@@ -27,6 +27,10 @@ test: ## what needs no guest and no engines; integration tests need root
 	rm -rf build/reports
 	$(RUN) unit c front python
 	$(VENV)/bin/python tests/tools/report.py total build/reports /dev/null
+
+docs: ## pages in docs/_site
+	tests/tools/setup.sh docs
+	$(VENV)/bin/python docs/pages.py
 
 conformance: ## public suites and engines
 	$(RUN) engines

@@ -5,6 +5,7 @@
 #   tests/tools/setup.sh rebuild    wherry alone, from the kept build directory (a few seconds)
 #   tests/tools/setup.sh test       without the linters
 #   tests/tools/setup.sh user       without pytest as well: what `make demo` needs
+#   tests/tools/setup.sh docs       what `make docs` needs, and nothing else
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 venv=${WHERRY_VENV:-$PWD/.venv} python=${PYTHON:-/usr/bin/python3} mode=${1:-all}
@@ -22,6 +23,10 @@ fi
 if [[ ! -x $venv/bin/python ]]; then "$python" -m venv "$venv"; fi
 pip() { PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip --quiet "$@"; }
 
+if [[ $mode == docs ]]; then
+  pip install mkdocs-material "mkdocstrings[python]"
+  exit
+fi
 if [[ $mode != rebuild ]]; then
   build=("cffi>=2.1" "scikit-build-core>=0.11")
   # Debian's cmake and ninja are used where they are; the wheels of both are 60 MB
