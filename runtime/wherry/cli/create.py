@@ -9,8 +9,12 @@ from wherry.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from wherry.cli import Call
+    from wherry.container.execute import ExecOptions
+
+    T = TypeVar("T")
 
 FLAGS: "dict[str, int | str]" = {
     "bundle": TEXT,
@@ -32,7 +36,7 @@ def run(call: "Call") -> int:
     return 0
 
 
-def traced(call: "Call", options: CreateOptions, act: "Callable[[], list[str]]") -> "list[str]":
+def traced(call: "Call", options: "CreateOptions | ExecOptions", act: "Callable[[], T]") -> "T":
     """What `act` returns; with --trace it leaves a timeline."""
     file = call.flags.text("trace")
     if file is None:

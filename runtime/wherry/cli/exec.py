@@ -5,6 +5,7 @@ import sys
 
 from wherry.cli import Call
 from wherry.cli.arguments import BOOL, MANY, NUMBER, TEXT
+from wherry.cli.create import traced
 from wherry.cli.log import from_os_error
 from wherry.container.execute import ExecOptions, execute
 from wherry.container.options import absolute
@@ -36,6 +37,7 @@ FLAGS: dict[str, int | str] = {
     "pidfd-socket": TEXT,
     "pid-file": TEXT,
     "preserve-fds": NUMBER,
+    "trace": TEXT,
 }
 FLAGS_FIRST = True
 """What stands behind the ID is the command's."""
@@ -60,7 +62,7 @@ def _exec(call: Call) -> int:
     options.attached = not call.flags.on("detach")
     if options.attached:
         hold_signals()
-    create = execute(options)
+    create = traced(call, options, lambda: execute(options))
     master = create.take_console()
     pid = create.pid
     create.close()

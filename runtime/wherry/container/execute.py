@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wherry.container.create import listen_environment
 from wherry.container.hooks import config_copy
 from wherry.container.lifecycle import opened
+from wherry.container.options import Traced
 from wherry.errors import ConfigError, StateError, UsageError, WherryError, refused
 from wherry.kernel import native
 from wherry.kernel.hostfacts import gather
@@ -31,10 +32,11 @@ _INHERITED = ("capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oom
 """What a process of its own (--process) takes from the container's where it says nothing."""
 
 
-class ExecOptions:
+class ExecOptions(Traced):
     """One exec. `process`: the content of a process.json; without one, it is the container's process with what else is given."""
 
     def __init__(self, root: str, id: str, args: "list[str] | None" = None) -> None:
+        super().__init__()
         self.root, self.id, self.args = root, id, args or []
         self.process: bytes | None = None
         self.process_name = "process"
@@ -63,6 +65,7 @@ class ExecOptions:
 
 def execute(options: ExecOptions) -> native.Create:
     """Starts the process; returns once its program executes. The result has its pid and pidfd, and is the caller's to close."""
+    options.phase("look at the container")
     with opened(options.root, options.id) as container:
         pidfd = _alive(container, options)
         try:
@@ -249,11 +252,14 @@ def init_cgroup(target: Target) -> "Cgroup | None":
 
 
 def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> native.Create:
+    options.phase("look at the host")
     environment = listen_environment()
     wanted = {"lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel"))}
     facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
     choices = Options(rootless=options.rootless, environment=environment, seccomp=lambda section: _filter(section, options.root))
+    options.phase("compile")
     plan = compile(config, process, target, facts, choices)
+    options.phase("native exec")
     create = native.Create(
         plan=plan,
         root=options.root,
@@ -266,6 +272,7 @@ def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target
         pidfd_socket=options.pidfd_socket,
         preserve_fds=options.preserve_fds + (int(posix.environ[b"LISTEN_FDS"]) if environment else 0),
         stdio=options.stdio,
+        trace=options.trace(plan),
     )
     try:
         create.execute(pidfd)
