@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #define BED "/tmp/wherry-bed"
@@ -81,6 +82,10 @@ __attribute__((unused)) static void bed_make(void)
 	bed_directory(DECOY);
 	TRY(mount("root", ROOT, "tmpfs", 0, "mode=755"));
 	TRY(mount("host", DECOY, "tmpfs", 0, "mode=755"));
+	/* masks are mounts of the host's null, and tests try to change its mode and owner: it is not the host's own that they would change */
+	TRY(mknod(BED "/null", S_IFCHR, makedev(1, 3)));
+	TRY(chmod(BED "/null", 0666));
+	TRY(mount(BED "/null", "/dev/null", NULL, MS_BIND, NULL));
 	build_write(DECOY "/file", "host", 0644);
 	bed_directory(DECOY "/directory");
 	build_write(DECOY "/directory/inner", "host", 0644);

@@ -4,7 +4,6 @@
  */
 #include "bed.h"
 
-#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 enum { RACES = 3000 };
