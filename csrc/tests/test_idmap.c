@@ -103,8 +103,23 @@ IN_BED(test_bad_maps)
 	CHECK_EQUAL(m->failed_call, WHERRY_CALL_GID_MAP);
 	wherry_set_register(m, TREE, -1);
 	check_clean(before);
-	/* not of the process that we mean */
+}
+
+/* /proc is none, or counts processes from another namespace: its numbers are not of the processes that we mean. */
+IN_BED(test_false_procfs)
+{
+	pid_t pid;
+
+	begin();
 	TRY(mount(DECOY, "/proc", NULL, MS_BIND, NULL));
+	CHECK_EQUAL(idmap("0 1000 100\n", "0 1000 100\n", false), -WHERRY_NOT_PROCFS);
+	wherry_set_register(m, TREE, -1);
+	TRY(umount2("/proc", 0));
+	TRY(unshare(CLONE_NEWPID));
+	pid = fork();
+	if (!pid)
+		_exit(mount("proc", "/proc", "proc", 0, NULL) < 0);
+	TRY(waitpid(pid, NULL, 0));
 	CHECK_EQUAL(idmap("0 1000 100\n", "0 1000 100\n", false), -WHERRY_NOT_PROCFS);
 }
 
@@ -149,6 +164,7 @@ IN_BED(test_namespace_of_init)
 static const struct check_case cases[] = {
 	{ "own_maps", test_own_maps },
 	{ "bad_maps", test_bad_maps },
+	{ "false_procfs", test_false_procfs },
 	{ "namespace_of_init", test_namespace_of_init },
 };
 

@@ -279,6 +279,7 @@ static void locked_flags(void)
 	const struct wherry_attributes implicit = { .set = MOUNT_ATTR_NODEV, .clear = MOUNT_ATTR_NOSUID | MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC };
 	const struct wherry_attributes explicit = { .clear = MOUNT_ATTR_RDONLY };
 	const struct wherry_attributes atime = { .set = MOUNT_ATTR_NOATIME, .clear = MOUNT_ATTR__ATIME };
+	const struct wherry_attributes both = { .set = MOUNT_ATTR_NOATIME, .clear = MOUNT_ATTR__ATIME | MOUNT_ATTR_NOSUID };
 	const struct wherry_attributes recursive = { .recursive_clear = MOUNT_ATTR_RDONLY };
 
 	enter_root();
@@ -286,6 +287,7 @@ static void locked_flags(void)
 	CHECK_EQUAL(bed_flags(ROOT "/made"), MS_NOSUID | MS_RDONLY | MS_NODEV | ST_RELATIME);
 	CHECK_EQUAL(bind(DECOY, "/made", &explicit, 0), -WHERRY_LOCKED_FLAG);
 	CHECK_EQUAL(bind(DECOY, "/made", &atime, WHERRY_MOUNT_KEEP_LOCKED), -WHERRY_LOCKED_FLAG);
+	CHECK_EQUAL(bind(DECOY, "/made", &both, WHERRY_MOUNT_KEEP_LOCKED), -WHERRY_LOCKED_FLAG);
 	if (!mount_without_setattr)
 		CHECK_EQUAL(bind(DECOY, "/made", &recursive, WHERRY_MOUNT_KEEP_LOCKED), -WHERRY_LOCKED_FLAG);
 	/* nor can the container's root do it afterwards */
