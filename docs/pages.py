@@ -31,7 +31,12 @@ LIBRARY = {
     "errors": ("What all of it raises.", ["wherry.errors"]),
 }
 
-THEME = {"name": "material", "palette": [{"scheme": "default", "primary": "blue grey"}], "features": ["navigation.sections", "content.code.copy"], "font": False}
+THEME = {
+    "name": "material",
+    "palette": [{"scheme": "default", "primary": "blue grey"}],
+    "features": ["navigation.sections", "content.code.copy"],
+    "font": False,  # no page of ours asks another server for anything
+}
 OPTIONS = {
     "show_root_heading": True,
     "show_source": False,
@@ -108,7 +113,8 @@ def main() -> int:
     file = STAGE / "mkdocs.yml"
     text = json.dumps(configuration(), indent=1)  # JSON is YAML
     file.write_text(text)
-    return subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--clean", "--config-file", file], env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--clean", "--config-file", file]
+    return subprocess.run(command, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
 
 
 if __name__ == "__main__":

@@ -226,16 +226,22 @@ async def _any_readable(descriptors: Iterable[int], timeout: float | None) -> se
 
 
 async def _whole(call: Callable[[], T], undo: Callable[[T], Any] | None = None) -> T:
-    """In the executor, to its end even where the task is cancelled meanwhile: then what it made is undone before the cancellation goes on."""
-    work = asyncio.ensure_future(asyncio.to_thread(call))
+    """In the executor, to its end even where the task is cancelled meanwhile: then what it made is undone before the cancellation goes on.
+    Its future is no task: asyncio.run cancels all of those when one has failed, and then would not know of what a thread is making."""
+    loop = asyncio.get_running_loop()
+    work = loop.run_in_executor(None, call)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        while not work.done():
-            try:
-                await asyncio.wait((work,))
-            except asyncio.CancelledError:
-                continue
+        await _settled(work)
         if undo is not None and work.exception() is None:
-            await asyncio.shield(asyncio.to_thread(undo, work.result()))
+            await _settled(loop.run_in_executor(None, undo, work.result()))
         raise
+
+
+async def _settled(work: asyncio.Future[Any]) -> None:
+    while not work.done():
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError:  # it is on its way already
+            continue

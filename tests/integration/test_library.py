@@ -43,6 +43,7 @@ def kinds(events: list[Event]) -> list[str]:
 Script = Callable[[str], Config]
 
 
+@pytest.mark.v2
 def test_events_as_they_happen(root: Path, config: Script) -> None:
     with Container.create(config("exit 7"), "c", root) as container:
         events = container.events(timeout=20)
@@ -64,6 +65,7 @@ def test_killed_before_its_start(root: Path, config: Script) -> None:
         assert list(container.events(20)) == [Event("created"), Event("exited", 137)]
 
 
+@pytest.mark.v2
 @pytest.mark.requires("controller:memory")
 def test_event_of_want_of_memory(root: Path, config: Script) -> None:
     script = config("tail -c 100m /dev/zero; sleep 0.3; exit 3").memory("16M")

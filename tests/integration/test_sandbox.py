@@ -54,6 +54,7 @@ def make(bundle: Bundle, place: Path, session_directory: Path) -> Iterator[Make]
 # ---- results
 
 
+@pytest.mark.v2
 def test_result(make: Make) -> None:
     result = make().run(["sh", "-c", "cat; echo $WHO >&2; exit 3"], input=b"given", env={"WHO": "me"})
     assert (result.code, result.signal, result.out, result.err) == (3, None, b"given", b"me\n")
@@ -73,6 +74,7 @@ def test_usage_counts_what_was_waited_for(make: Make) -> None:
     assert result.usage.user + result.usage.system > 0.05
 
 
+@pytest.mark.v2
 def test_timeout_ends_all(make: Make) -> None:
     result = make().run(["sh", "-c", "sleep 1000 & sleep 1000 & echo begun; wait"], timeout=0.5)
     assert result.timed_out and result.code == 137 and result.out == b"begun\n"
@@ -83,11 +85,13 @@ def test_timeout_while_output_flows(make: Make) -> None:
     assert result.timed_out and result.out == b"y\n" * 5 and result.truncated
 
 
+@pytest.mark.v2
 def test_oom_is_told(make: Make) -> None:
     result = make(memory="16M").run(["tail", "-c", "100m", "/dev/zero"], timeout=30)
     assert result.oom and result.signal == 9 and not result.timed_out
 
 
+@pytest.mark.v2
 def test_refused_forks_are_told(make: Make) -> None:
     result = make(pids=5).run(["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done"], timeout=30)
     assert result.denied["pids"] > 0
@@ -170,6 +174,11 @@ def test_the_last_word(make: Make) -> None:
     assert make(configure=lambda config: config.hostname("mine")).run(["hostname"]).text == "mine\n"
 
 
+def test_layers_are_those_of_the_last_word(make: Make) -> None:
+    box = make(memory=None, configure=lambda config: config.seccomp(None).capabilities("CAP_KILL").memory("32M"))
+    assert (box.layers["seccomp"], box.layers["no capabilities"], box.layers["memory"]) == ("off", "off", "applied")
+
+
 # ---- streams
 
 
@@ -226,6 +235,7 @@ def test_many_from_threads(make: Make) -> None:
         check(list(pool.map(lambda number: box.run(program(number)), range(COUNT))))
 
 
+@pytest.mark.v2
 def test_many_from_asyncio(make: Make) -> None:
     async def main(box: aio.Sandbox) -> list[Result]:
         return await asyncio.gather(*(box.run(program(number)) for number in range(COUNT)))
@@ -276,3 +286,35 @@ def test_aio_cancelled(make: Make, delay: float) -> None:
             await task
 
     asyncio.run(main(aio.Sandbox.of(make())))
+
+
+def test_aio_one_of_many_fails(make: Make) -> None:
+    """asyncio.run then cancels all others, those too that a thread is making this moment."""
+    box = aio.Sandbox.of(make())
+
+    async def main() -> None:
+        await asyncio.gather(*(box.run(["no-such-program" if number == 3 else "sleep", "1000"]) for number in range(30)))
+
+    with pytest.raises(LaunchError):
+        asyncio.run(main())
+
+
+def test_keyrings_are_out_of_reach(make: Make) -> None:
+    """By the filter, or by one of its own where there is no filter."""
+    session = make(seccomp=False).begin(["true"])
+    try:
+        assert session.new_keyring
+    finally:
+        session.close()
+    session = make().begin(["true"])
+    try:
+        assert not session.new_keyring
+        calls = {name for rule in session_filter(make()) for name in rule["names"]}
+        assert not calls & {"keyctl", "add_key", "request_key"}
+    finally:
+        session.close()
+
+
+def session_filter(box: Sandbox) -> list[Any]:
+    found: list[Any] = box.config.get("/linux/seccomp/syscalls")
+    return found

@@ -70,12 +70,15 @@ class Container:
         stdio: tuple[int, int, int] = (-1, -1, -1),
         console_socket: str | None = None,
         preserve_fds: int = 0,
+        new_keyring: bool = True,
     ) -> Container:
-        """Makes a container that waits for start. stdio: descriptors for the program, -1 = ours; they stay the caller's to close."""
+        """Makes a container that waits for start. stdio: descriptors for the program, -1 = ours; they stay the caller's to close.
+        new_keyring: a session keyring of its own; each counts against its user's /proc/sys/kernel/keys/maxkeys for a while after its end."""
         bundle = Bundle.of(bundle)
         options = CreateOptions(state_root(root), id, bundle.path)
         options.config, options.stdio = bundle.data, stdio
         options.console_socket, options.preserve_fds = console_socket, preserve_fds
+        options.no_new_keyring = not new_keyring
         prepared = prepare(options)
         check_terminal(options, prepared)
         create = launch(options, prepared)

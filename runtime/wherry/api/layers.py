@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 
+from wherry.api.config import Config
 from wherry.errors import HostError, UsageError
 from wherry.kernel.hostfacts import HostFacts
 
@@ -54,8 +55,24 @@ def layers(facts: HostFacts, limits: Mapping[str, object], user_namespace: bool,
     return {
         **{name: MISSING if name in missing else APPLIED if name in wanted else OFF for name in ASKABLE},
         "devices": APPLIED if privileged(facts) and rules else OFF,
-        **dict.fromkeys(("pid namespace", "no capabilities", "no new privileges"), APPLIED),
         "landlock": NOT_SUPPORTED,
+    }
+
+
+def seen(config: Config) -> dict[str, bool]:
+    """Which walls a finished configuration has: a create makes all that it says, or fails."""
+    spaces = {one["type"] for one in config.get("/linux/namespaces") or ()}
+    return {
+        "memory": config.get("/linux/resources/memory/limit") is not None,
+        "pids": config.get("/linux/resources/pids/limit") is not None,
+        "cpu": config.get("/linux/resources/cpu/quota") is not None,
+        "user namespace": "user" in spaces,
+        "pid namespace": "pid" in spaces,
+        "network": "network" in spaces,
+        "read-only root": bool(config.get("/root/readonly")),
+        "seccomp": config.get("/linux/seccomp") is not None,
+        "no capabilities": not any((config.get("/process/capabilities") or {}).values()),
+        "no new privileges": bool(config.get("/process/noNewPrivileges")),
     }
 
 

@@ -18,6 +18,7 @@ from wherry.api.session import Output, Result, Session
 from wherry.container.options import absolute
 from wherry.errors import HostError, UsageError
 from wherry.kernel.hostfacts import HostFacts, gather
+from wherry.oci.default import profile
 
 __all__ = ["Result", "Sandbox", "Stream"]
 
@@ -37,7 +38,8 @@ class Sandbox:
 
     What runs can be seen by `wherry list`, under ids that begin with `name`.
 
-    `readable` and `writable` are paths of the host by their paths in the sandbox. `configure` has the last word on the Config.
+    `readable` and `writable` are paths of the host by their paths in the sandbox; what a sandbox of root's writes there belongs to an id from
+    FIRST_ID on, that of an ordinary user's to that user. `configure` has the last word on the Config.
     """
 
     def __init__(
@@ -68,7 +70,6 @@ class Sandbox:
         facts = gather()
         limits = {"memory": memory, "pids": pids, "cpu": cpus}
         self.layers = walls.layers(facts, limits, user_namespace, allow_missing)
-        self.layers.update({"network": _word(not network), "read-only root": _word(readonly), "seccomp": _word(seccomp)})
         config = Config.sandbox(
             self.rootfs, [], env=env, cwd=cwd, readonly=readonly, network=network, limits=walls.privileged(facts), seccomp=seccomp,
             memory=None, processes=None, mappings=_mappings(facts) if self._has("user namespace") else None,
@@ -80,9 +81,14 @@ class Sandbox:
             for destination, source in (table or {}).items():
                 config = config.bind(source, destination, writable=may_write)
         self.config = configure(config) if configure else config
+        # the filter of a sandbox refuses all that keyrings are used by; without one each sandbox has its own, and a user may have 200
+        self._new_keyring = self.config.get("/linux/seccomp") != profile()
+        for name, stands in walls.seen(self.config).items():
+            if name not in self.layers or stands != self._has(name):
+                self.layers[name] = walls.APPLIED if stands else walls.OFF
 
     def _has(self, layer: str) -> bool:
-        return self.layers[layer] == walls.APPLIED
+        return self.layers.get(layer) == walls.APPLIED
 
     def run(
         self,
@@ -114,7 +120,7 @@ class Sandbox:
         if isinstance(args, str) or not args:
             raise UsageError("args: a program and its arguments, as a list")
         config = self.config.args(*args)
-        session = Session(tuple(args), self.layers, self.max_output)
+        session = Session(tuple(args), self.layers, self.max_output, self._new_keyring)
         session.begin(Bundle(self.rootfs, config.env(env) if env else config), f"{self.name}-{os.urandom(8).hex()}", self.root, input)
         return session
 
@@ -199,10 +205,6 @@ class _Reading:
 
     def _left(self) -> int | None:
         return None if self._deadline is None else max(0, round((self._deadline - time.monotonic()) * 1000) + 1)
-
-
-def _word(applied: bool) -> str:
-    return walls.APPLIED if applied else walls.OFF
 
 
 def _mappings(facts: HostFacts) -> Any:

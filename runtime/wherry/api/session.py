@@ -68,8 +68,8 @@ class Result:
 class Session:
     """Made with begin(), read until `ended`, ended with finish(); close() at any time leaves nothing behind."""
 
-    def __init__(self, args: tuple[str, ...], layers: dict[str, str], max_output: int) -> None:
-        self.args, self.layers, self.max_output = args, layers, max_output
+    def __init__(self, args: tuple[str, ...], layers: dict[str, str], max_output: int, new_keyring: bool = True) -> None:
+        self.args, self.layers, self.max_output, self.new_keyring = args, layers, max_output, new_keyring
         self.readers: dict[int, str] = {}
         self.pidfd = -1
         self.timed_out = self.truncated = False
@@ -89,7 +89,7 @@ class Session:
                 ours.append(writer)
                 os.set_blocking(reader, False)
                 os.fchmod(writer, 0o666)  # the program may open /dev/stdout again, as another user
-            self._container = Container.create(bundle, id, root, stdio=(ours[0], ours[1], ours[2]))
+            self._container = Container.create(bundle, id, root, stdio=(ours[0], ours[1], ours[2]), new_keyring=self.new_keyring)
             self.pidfd = self._container.pidfd()
             self._started = time.monotonic()
             self._container.start()
