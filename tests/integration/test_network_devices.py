@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """linux.netDevices, in a network namespace of the test's own that stands for the host: no device of the real host is ever named."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,3 +105,15 @@ def test_devices_need_a_network_namespace(inside: Runtime, bundle: Bundle) -> No
     container = inside.create(with_devices(bundle.without_namespace("network"), wherryt0={}), check=False)
     assert container.result.code == 1
     assert "/linux/netDevices" in container.stderr
+
+
+@pytest.mark.ours
+def test_the_work_between_two_halves_of_a_create_is_in_its_timeline(inside: Runtime, host: Host, bundle: Bundle, place: Path) -> None:
+    inside.run(with_devices(bundle.args("true"), wherryt0={}), "--trace", place / "trace.json")
+    events = [event for event in json.loads((place / "trace.json").read_text())["traceEvents"] if event["ph"] == "X"]
+    begins = {event["name"]: event["ts"] for event in events if not event["args"]}
+    assert list(begins)[-4:] == ["native create", "interlude", "native finish", "start"]
+    steps = [event["ts"] for event in events if event["args"].get("step")]
+    assert [ts for ts in steps if ts < begins["interlude"]], "steps of the first half"
+    assert [ts for ts in steps if begins["native finish"] < ts < begins["start"]], "steps of the second half"
+    assert not [ts for ts in steps if begins["interlude"] <= ts < begins["native finish"]]
