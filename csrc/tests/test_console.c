@@ -24,8 +24,10 @@ static const char *in_place(const char *name)
 /* A tmpfs as rootfs, with /dev; the machine's root is it. */
 static struct wherry_machine *begin_rootfs(void)
 {
+	static const struct wherry_plan plan; /* of a create: the console is the container's */
 	struct wherry_machine *m = build_begin();
 
+	m->code.plan = &plan;
 	saved_stderr = fcntl(2, F_DUPFD_CLOEXEC, 100);
 	CHECK(unshare(CLONE_NEWNS) == 0);
 	CHECK(mount(NULL, "/", NULL, MS_PRIVATE | MS_REC, NULL) == 0);
