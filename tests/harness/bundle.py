@@ -66,7 +66,7 @@ def make_rootfs(place: Path, probe: Path | None) -> Path:
     for name in ("bin", "dev", "etc", "home/user", "proc", "root", "sys", "tmp", "usr/bin", "var", "mnt"):
         (place / name).mkdir(parents=True, exist_ok=True)
     (place / "tmp").chmod(0o1777)
-    store = place.parent.parent / "store"
+    store = place.parents[2] / "store"  # of the session
     store.mkdir(exist_ok=True)
     link_copy(busybox(), store / "busybox", place / "bin/busybox")
     for applet in APPLETS:

@@ -38,7 +38,22 @@ def cgroup_mounts() -> list[Path]:
 
 
 def cgroups_with(tag: str) -> list[str]:
-    return sorted(top for mount in cgroup_mounts() for top, _, _ in os.walk(mount) if tag in top)
+    found: list[str] = []
+
+    def look(directory: str, depth: int) -> None:
+        try:
+            below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        except OSError:  # gone meanwhile
+            return
+        for path in below:
+            if tag in path:
+                found.append(path)
+            if depth < 3 or tag in path:
+                look(path, depth + 1)
+
+    for mount in cgroup_mounts():
+        look(str(mount), 0)
+    return sorted(found)
 
 
 def mounts_with(tag: str) -> list[str]:
