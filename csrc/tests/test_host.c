@@ -288,6 +288,39 @@ static void create_start_delete(void)
 	bed_end();
 }
 
+/* The launcher and init stamp the caller's memory, up to the execution. */
+static void every_step_is_stamped_where_asked(void)
+{
+	const size_t size = WHERRY_MAX_STEPS * sizeof(struct wherry_span);
+	const struct wherry_code *code = &create.machine.code;
+	struct wherry_message failure;
+	struct wherry_span *span;
+	pid_t pid;
+
+	NEEDS_ROOT();
+	bed_begin();
+	plan_plain("true");
+	bed.request.trace_fd = sys_memfd_create("wherry-trace", MFD_CLOEXEC);
+	CHECK_EQUAL(ftruncate(bed.request.trace_fd, (off_t)size), 0);
+	span = bed.request.trace = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bed.request.trace_fd, 0);
+	CHECK(span != MAP_FAILED);
+	create_it();
+	for (uint32_t i = 0; i < code->steps && code->step[i]->code != OP_WAIT_START; i++)
+		CHECK(span[i].begin && span[i].end >= span[i].begin);
+	CHECK(!span[code->steps - 1].begin);
+	CHECK_EQUAL(open_it(), 0);
+	pid = container.head->pid;
+	CHECK_EQUAL(host_start(&container, &failure), 0);
+	CHECK(span[code->steps - 1].begin >= span[code->steps - 2].end);
+	CHECK(!span[code->steps - 1].end); /* it did not come back */
+	reap_init(pid);
+	CHECK_EQUAL(host_destroy(&container, false), 0);
+	host_close(&container);
+	munmap(span, size);
+	close(bed.request.trace_fd);
+	bed_end();
+}
+
 static void running_is_neither_created_nor_stopped(void)
 {
 	struct wherry_message failure;
@@ -940,6 +973,7 @@ static void cgroups_are_made_joined_and_removed(void)
 
 static const struct check_case cases[] = {
 	{ "create_start_delete", create_start_delete },
+	{ "every_step_is_stamped_where_asked", every_step_is_stamped_where_asked },
 	{ "running_is_neither_created_nor_stopped", running_is_neither_created_nor_stopped },
 	{ "start_tells_why_it_failed", start_tells_why_it_failed },
 	{ "a_killed_created_container_is_stopped", a_killed_created_container_is_stopped },
