@@ -33,7 +33,7 @@ class Result:
 
     args: tuple[str, ...]
     code: int
-    """Its exit status; 128 + signal where one ended it."""
+    """Its exit status; 128 + signal where one ended it; -1 where somebody else in this process has taken it (a wait for any child)."""
     signal: int | None
     """What ended it, if a signal did."""
     out: bytes
