@@ -97,6 +97,11 @@ def verb(runtime: str, name: str) -> str | None:
     return None if name in text.split() or f"{name}," in text.split() else f"{Path(runtime).name} has no verb {name}"
 
 
+def probe() -> str | None:
+    built = os.environ.get("WHERRY_PROBE") or str(Path(__file__).parents[2] / "build/probe/probe")
+    return None if Path(built).exists() else "the probe is not built (make -C tests/probe)"
+
+
 CHECKS: dict[str, Callable[[], str | None]] = {
     "root": root,
     "cgroup-v1": lambda: None if cgroup_mode() == "v1" else f"cgroup {cgroup_mode()}, not v1",
@@ -108,6 +113,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "apparmor": lambda: lsm("apparmor"),
     "selinux": lambda: lsm("selinux"),
     "systemd": systemd,
+    "probe": probe,
     "seccomp-profile": seccomp_profile,
 }
 
