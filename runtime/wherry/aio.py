@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from wherry.api.bundle import Bundle
@@ -26,7 +26,7 @@ from wherry.api.sandbox import Sandbox as BlockingSandbox
 from wherry.api.session import Output, Result, Session
 from wherry.errors import DeadlineError
 
-__all__ = ["Container", "Sandbox", "run"]
+__all__ = ["Container", "Sandbox", "Stream", "run"]
 
 T = TypeVar("T")
 Path = str | os.PathLike[str]
@@ -168,17 +168,62 @@ class Sandbox:
         on_output: Output | None = None,
     ) -> Result:
         """As wherry.Sandbox.run. on_output is called in the event loop. A task that is cancelled kills its program."""
-        session = await _whole(lambda: self.blocking.begin(args, input=input, env=env), Session.close)
+        async with self.stream(args, input=input, env=env, timeout=timeout) as stream:
+            async for name, data in stream:
+                stream.session.keep(name, data)
+                if on_output is not None:
+                    on_output(name, data)
+            return await stream.result()
+
+    def stream(
+        self, args: Sequence[str], *, input: bytes | None = None, env: Mapping[str, str] | None = None, timeout: float | None = None
+    ) -> Stream:
+        """For an `async with`, which starts the program: an asynchronous iterator of ("stdout" | "stderr", bytes)."""
+        chosen = self.blocking.timeout if timeout is None else timeout
+        return Stream(lambda: self.blocking.begin(args, input=input, env=env), chosen)
+
+
+class Stream:
+    """A program that runs from the beginning of its `async with` to the end at most."""
+
+    session: Session
+
+    def __init__(self, begin: Callable[[], Session], timeout: float | None) -> None:
+        self._begin, self._timeout = begin, timeout
+        self._result: Result | None = None
+
+    async def __aenter__(self) -> Stream:
+        self.session = await _whole(self._begin, Session.close)
+        self._chunks = _read(self.session, self._timeout)
+        return self
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> tuple[str, bytes]:
+        return await anext(self._chunks)
+
+    def kill(self) -> None:
+        """Ends the program; the iterator then comes to its end."""
+        self.session.kill()
+
+    async def result(self) -> Result:
+        """The result, without the output that went to the iterator. Waits for the end."""
+        async for _ in self._chunks:
+            pass
+        if self._result is None:
+            self._result = await _whole(self.session.finish)
+        return self._result
+
+    async def __aexit__(self, *_: object) -> None:
         try:
-            chosen = self.blocking.timeout if timeout is None else timeout
-            await _read(session, chosen, on_output)
-            return await _whole(session.finish)
+            await self._chunks.aclose()
         finally:
-            await _whole(session.close)
+            await _whole(self.session.close)
 
 
-async def _read(session: Session, timeout: float | None, on_output: Output | None) -> None:
-    """Reads until every process of the sandbox has ended."""
+async def _read(session: Session, timeout: float | None) -> AsyncGenerator[tuple[str, bytes], None]:
+    """Output until every process of the sandbox has ended."""
     deadline = None if timeout is None else time.monotonic() + timeout
     ended = False
     while not ended:
@@ -191,9 +236,7 @@ async def _read(session: Session, timeout: float | None, on_output: Output | Non
             session.kill(timed_out=True)
         for descriptor in list(session.readers) if ended else [one for one in ready if one in session.readers]:
             while chunk := session.read(descriptor):
-                session.keep(*chunk)
-                if on_output is not None:
-                    on_output(*chunk)
+                yield chunk
                 if not ended:
                     break
 

@@ -288,6 +288,28 @@ def test_aio_cancelled(make: Make, delay: float) -> None:
     asyncio.run(main(aio.Sandbox.of(make())))
 
 
+def test_aio_stream(make: Make) -> None:
+    async def main(box: aio.Sandbox) -> tuple[list[tuple[str, bytes]], Result]:
+        async with box.stream(["sh", "-c", "echo a; sleep 0.2; echo b >&2; exit 4"]) as stream:
+            return [chunk async for chunk in stream], await stream.result()
+
+    chunks, result = asyncio.run(main(aio.Sandbox.of(make())))
+    assert chunks == [("stdout", b"a\n"), ("stderr", b"b\n")] and result.code == 4
+
+
+def test_aio_stream_killed_or_left(make: Make) -> None:
+    async def main(box: aio.Sandbox) -> Result:
+        async with box.stream(["sh", "-c", "echo a; sleep 1000"]) as stream:
+            async for _ in stream:
+                break
+        async with box.stream(["sh", "-c", "echo a; sleep 1000"]) as stream:
+            async for _ in stream:
+                stream.kill()
+            return await stream.result()
+
+    assert asyncio.run(main(aio.Sandbox.of(make()))).signal == 9
+
+
 def test_aio_one_of_many_fails(make: Make) -> None:
     """asyncio.run then cancels all others, those too that a thread is making this moment."""
     box = aio.Sandbox.of(make())
