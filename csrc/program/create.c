@@ -44,7 +44,7 @@ static bool bundle_path(const struct front *f, int bundle, char *path)
 	for (ssize_t i = 0; i < length; i++)
 		if (path[i] < 0x20 || path[i] > 0x7e || path[i] == '"' || path[i] == '\\' || path[i] == '&' || path[i] == '<' || path[i] == '>')
 			return false;
-	return !f->bundle || !strcmp(f->bundle, path);
+	return !f->bundle || !strcmp(f->bundle, ".") || !strcmp(f->bundle, path);
 }
 
 static int sealed_self(void)
