@@ -8,6 +8,7 @@ Without an option it writes them; with --check it says which of them are out of 
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -75,7 +76,41 @@ def errors() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"errors.md": errors}
+COVERAGE = """\
+# Coverage of the specification
+
+<!-- Printed by docs/generate.py from specs/coverage.toml. -->
+
+What becomes of every property of `config.json` in `specs/config.schema.json`, which follows the OCI runtime specification 1.3:
+**{done} done, {refused} refused, {ignored} ignored**. `*` is an element of an array or a value of a map. Words in capitals are
+operations of the launch plan, names of files are modules of `runtime/wherry`. What is wrong in the value of a property that is done is
+refused with a code of its own ([errors](errors.md)). Properties that the specification does not know are ignored, as it wants;
+`wherry validate` names them.
+"""
+
+
+def coverage() -> str:
+    rows = tomllib.loads((HERE.parent / "specs/coverage.toml").read_text())
+    count = {status: sum(row["status"] == status for row in rows.values()) for status in ("done", "refused", "ignored")}
+    parts = [COVERAGE.format(**count)]
+    sections: dict[str, list[str]] = defaultdict(list)
+    for leaf, row in rows.items():
+        words = [word for word in leaf.split("/") if word != "*"]
+        depth = min(len(words) - 1, 3 if words[1] == "linux" else 2)
+        sections["/".join(words[:depth]) or "/"].append(_coverage_row(leaf, row))
+    for section, lines in sections.items():
+        parts.append(f"## {section}\n\n| property | status | how | shown by |\n|---|---|---|---|\n" + "".join(lines))
+    return "\n".join(parts)
+
+
+def _coverage_row(leaf: str, row: dict[str, str]) -> str:
+    how = row.get("reason") or " ".join(f"`{name}`" for name in (row.get("by") or row["code"]).split())
+    note = f"; {row['note']}" if "note" in row else ""
+    test = f"`{row['test'].removeprefix('tests/')}`" if "test" in row else ""
+    return f"| `{leaf}` | {row['status']} | {how}{note} | {test} |\n"
+
+
+PAGES = {"errors.md": errors, "coverage.md": coverage}
 
 
 def main(arguments: list[str]) -> int:

@@ -92,7 +92,8 @@ def specifications() -> list[dict[str, str]]:
 def configuration() -> dict[str, object]:
     by_hand()
     nav: list[dict[str, object]] = [{"wherry": "index.md"}, {"Tour": "tour.md"}, {"Library": library()}, {"Examples": examples()}]
-    nav += [{"Architecture": "architecture.md"}, {"Errors": "errors.md"}, {"Specifications": specifications()}, {"Contributing": "contributing.md"}]
+    nav += [{"Architecture": "architecture.md"}, {"Errors": "errors.md"}, {"Coverage": "coverage.md"}]
+    nav += [{"Specifications": specifications()}, {"Contributing": "contributing.md"}]
     return {
         "site_name": "wherry",
         "docs_dir": str(PAGES),

@@ -113,6 +113,37 @@ def test_block_devices() -> None:
     assert ("blkio.throttle.read_bps_device", "8:0 1000") in files(resources.v1_writes({"blockIO": block}))
 
 
+@pytest.mark.parametrize(
+    ("key", "v1", "v2"),
+    [
+        ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
+        ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
+        ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
+        ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
+    ],
+)
+def test_throttled_devices(key: str, v1: str, v2: str) -> None:
+    given = {"blockIO": {key: [{"major": 8, "minor": 3, "rate": 77}, {"major": 259, "minor": 1, "rate": 5}]}}
+    assert files(resources.v1_writes(given)) == [(v1, "8:3 77"), (v1, "259:1 5")]
+    assert files(resources.v2_writes(given)) == [("io.max", f"8:3 {v2}=77"), ("io.max", f"259:1 {v2}=5")]
+
+
+def test_what_only_version_1_has() -> None:
+    given = {
+        "memory": {"useHierarchy": True},
+        "cpu": {"realtimeRuntime": 950000, "realtimePeriod": 1000000},
+        "blockIO": {"leafWeight": 20, "weightDevice": [{"major": 8, "minor": 0, "leafWeight": 30}]},
+    }
+    written = dict(files(resources.v1_writes(given)))
+    assert written.items() >= {
+        ("memory.use_hierarchy", "1"),
+        ("cpu.rt_runtime_us", "950000"),
+        ("cpu.rt_period_us", "1000000"),
+        ("blkio.leaf_weight", "20"),
+        ("blkio.leaf_weight_device", "8:0 30"),
+    }
+
+
 def test_an_alternative_follows_the_file_it_stands_in_for() -> None:
     writes = resources.v1_writes({"blockIO": {"weight": 10}})
     assert [(file, flags) for _, file, _, flags, _ in writes] == [
