@@ -469,7 +469,7 @@ def test_the_end_of_the_container_ends_it(container: Container) -> None:
 
 @pytest.mark.ours
 def test_no_interpreter_stays_beside_it(container: Container) -> None:
-    process = container.runtime.popen("exec", container.id, "sh", "-c", "echo ready; sleep 1000")
+    process = container.runtime.popen("exec", container.id, "sh", "-c", "echo ready; exec sleep 1000")
     assert process.stdout and process.stdout.readline() == "ready\n"
     wait_until(lambda: Path(f"/proc/{process.pid}/cmdline").read_text().startswith("wherry-attend"), "the attendant")
     assert "memfd" in os.readlink(f"/proc/{process.pid}/exe")

@@ -27,7 +27,7 @@ GLOBAL_FLAGS: "dict[str, int | str]" = {
 }
 
 VERBS = (
-    *("create", "start", "state", "kill", "delete", "run", "exec"),
+    *("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update", "ps", "events"),
     *("list", "spec", "features", "plan", "validate", "gc", "version", "help"),
 )
 

@@ -72,6 +72,8 @@ def execute(options: ExecOptions) -> native.Create:
             config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
             process = process_of(config, options)
             check_terminal(process, options)
+            if options.attached and process.get("terminal"):
+                _own_size(process)
             with _initial_affinity(process):
                 return _launch(container, pidfd, config, process, options)
         finally:
@@ -84,6 +86,15 @@ def check_terminal(process: dict[str, Any], options: ExecOptions) -> None:
         raise UsageError("cannot allocate tty if wherry will detach without setting console socket", code="WHERRY-USAGE-TERMINAL")
     if options.console_socket and (options.attached or not terminal):
         raise UsageError("cannot use console socket if wherry will not detach or allocate tty", code="WHERRY-USAGE-TERMINAL")
+
+
+def _own_size(process: dict[str, Any]) -> None:
+    """The terminal begins as big as ours: who pumps it comes only after the program has begun."""
+    try:
+        columns, lines = posix.get_terminal_size(0)
+    except OSError:
+        return
+    process.setdefault("consoleSize", {"height": lines, "width": columns})
 
 
 def _alive(container: Container, options: ExecOptions) -> int:
