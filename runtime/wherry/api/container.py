@@ -9,9 +9,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wherry.api.bundle import Bundle
 from wherry.api.config import Config
@@ -23,6 +23,9 @@ from wherry.container.gc import container_ids
 from wherry.container.options import CreateOptions, absolute, default_root
 from wherry.errors import DeadlineError, StateError
 from wherry.kernel import native
+
+if TYPE_CHECKING:
+    from wherry.api.runner import Completed
 
 
 class Container:
@@ -116,6 +119,41 @@ class Container:
         """Sends a signal to the first process, or to `everyone` in it. StateError where it has ended."""
         number = lifecycle.signal_number(signal) if isinstance(signal, str) else int(signal)
         lifecycle.kill(self.root, self.id, number, everyone)
+
+    def exec(self, args: Sequence[str], **choices: Any) -> Completed:
+        """Runs one more process in it and waits for its end. Choices: env, cwd, user (a number, or one and its group), input, capture, timeout
+        (then it is killed, and DeadlineError raised)."""
+        from wherry.api.running import exec_in
+
+        return exec_in(self.root, self.id, args, **choices)
+
+    def pause(self) -> None:
+        from wherry.container.pause import pause
+
+        pause(self.root, self.id)
+
+    def resume(self) -> None:
+        from wherry.container.pause import resume
+
+        resume(self.root, self.id)
+
+    def processes(self) -> builtins.list[int]:
+        """Host pids of all that runs in it."""
+        from wherry.container.pause import processes
+
+        return processes(self.root, self.id)
+
+    def update(self, resources: dict[str, Any]) -> builtins.list[str]:
+        """Other limits, as linux.resources has them; what is not given stays. Returns warnings."""
+        from wherry.api.running import change_limits
+
+        return change_limits(self.root, self.id, resources)
+
+    def stats(self) -> dict[str, Any]:
+        """What it uses, as `wherry events --stats` prints it below `data`."""
+        from wherry.container.stats import stats
+
+        return stats(self.root, self.id)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Waits for the end of the program: its exit status, 128 + signal where one ended it; None for a container that another
