@@ -24,8 +24,7 @@ for file in /etc/pip.conf /etc/ssl/certs/ca-certificates.crt; do [[ -e $file ]] 
 { env | grep -E '^(PIP_|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT)' || true; } >"$root/environment"
 chroot "$root/debian" useradd --create-home --shell /bin/bash tester
 
-# inside USER SCRIPT: a mount and pid namespace of its own, so that nothing of it stays; the root is a mount, because a container pivots away
-# from it
+# inside USER SCRIPT: mount and pid namespaces of its own, so that nothing of it stays
 inside() {
   unshare --mount --pid --fork --kill-child --propagation private /bin/bash -c '
     set -e; root=$1 user=$2 script=$3 home=/root
@@ -36,9 +35,10 @@ inside() {
     done
     mapfile -t environment <"$root/environment"
     [[ $user == root ]] || home=/home/$user
-    cd "$root/debian"
-    exec /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin LC_ALL=C.UTF-8 HOME=$home USER=$user "${environment[@]}" chroot . \
-      setpriv --reuid $user --regid $user --init-groups /bin/bash -c "cd ~/src && $script"' bash "$root" "$@"
+    # no chroot: a process in one may not make a user namespace
+    cd "$root/debian"; mkdir -p .host; pivot_root . .host
+    exec /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin LC_ALL=C.UTF-8 HOME=$home USER=$user "${environment[@]}" \
+      /bin/bash -c "umount -l /.host && exec setpriv --reuid $user --regid $user --init-groups /bin/bash -c \"cd ~/src && $script\""' bash "$root" "$@"
 }
 
 try() {

@@ -81,7 +81,9 @@ suite_v2() {
   heading "v2: pure cgroup v2, systemd, AppArmor (User-mode Linux)"
   local file=$reports/v2.json
   rm -f "$file"
-  if ! tests/hosts/uml-run -t 60 -- true; then
+  local guest=(tests/hosts/uml-run)
+  case $PWD/ in /tmp/*) guest+=(-d "$PWD") ;; esac # the guest has a /tmp of its own
+  if ! "${guest[@]}" -t 60 -- true; then
     echo "SKIPPED, LOUDLY: no User-mode Linux guest can be had here, nothing was tested on cgroup v2"
     count single "$file" "tests/hosts/uml-run: the guest" skipped
     return
@@ -102,7 +104,6 @@ suite_minimal() {
 }
 
 suite_engines() {
-  if [[ ! -d conformance/engines ]]; then return; fi
   pytest_suite engines conformance/engines --timeout=180
   again engines --timeout=180
 }
