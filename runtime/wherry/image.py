@@ -28,7 +28,8 @@ class Importer:
         if name in self.codes:
             directory = f"{self.place}/{name.replace('.', '/')}"
             package = name in self.packages
-            spec = ModuleSpec(name, self, origin=f"{directory}/__init__.py" if package else f"{directory}.py", is_package=package)
+            origin = f"{directory}/__init__.py" if package else f"{directory}.py"
+            spec = ModuleSpec(name, self, origin=origin, is_package=package)  # type: ignore[arg-type]
             spec.has_location = True
             if package:
                 spec.submodule_search_locations = [directory]
