@@ -89,9 +89,8 @@ suite_v2() {
     return
   fi
   build_probe
-  local through=(-d "$reports")
-  case $PWD in /tmp/*) through=(-d "$PWD") ;; esac # /tmp of the guest is its own
-  tests/hosts/uml-run -t 900 "${through[@]}" -- env WHERRY_REPORTS="$reports" WHERRY_VENV="$venv" tests/tools/run-tests.sh in-guest
+  [[ $reports/ == /tmp/* ]] || guest+=(-d "$reports")
+  "${guest[@]}" -t 900 -- env WHERRY_REPORTS="$reports" WHERRY_VENV="$venv" tests/tools/run-tests.sh in-guest
   [[ -s $file ]] || count single "$file" "tests/hosts/uml-run: the guest gave no result" failed
 }
 suite_in-guest() { pytest_suite v2 tests/integration --front=on -m v2; again v2 --front=on; }

@@ -10,14 +10,21 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 venv=${WHERRY_VENV:-$PWD/.venv} python=${PYTHON:-/usr/bin/python3} mode=${1:-all}
 
+# What is missing of Debian's packages is installed (root), or named in one line (anybody else).
 missing=()
 command -v gcc >/dev/null || missing+=(gcc libc6-dev)
 [[ -e $("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] || missing+=(python3-dev)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 [[ $(PATH=$PATH:/usr/sbin:/sbin ldconfig -p) == *libseccomp.so.2* ]] || missing+=(libseccomp2)
-if ((${#missing[@]})); then
-  echo "setup: missing Debian packages: ${missing[*]} (musl-tools is wanted too: without it the program is a glibc one)" >&2
-  exit 1
+command -v musl-gcc >/dev/null || missing+=(musl-tools)
+PATH=$PATH:/usr/bin:/bin command -v busybox >/dev/null || missing+=(busybox-static)
+if ((${#missing[@]})) && ((EUID == 0)) && command -v apt-get >/dev/null; then
+  echo "setup: installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  { apt-get -qq update && apt-get -qq install -y --no-install-recommends "${missing[@]}"; } >/dev/null || { echo "setup: apt-get could not install ${missing[*]}" >&2; exit 1; }
+elif ((${#missing[@]})) && [[ "${missing[*]}" != musl-tools ]]; then # without musl-tools the program is a glibc one: bigger, slower to start
+  echo "setup: first, as root: apt-get install ${missing[*]}" >&2
+  exit 2
 fi
 
 if [[ ! -x $venv/bin/python ]]; then "$python" -m venv "$venv"; fi
