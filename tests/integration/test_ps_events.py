@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from harness import requirements
 from harness.bundle import Bundle
 from harness.runtime import Container, Runtime, wait_until
 
@@ -36,6 +37,8 @@ def test_json_of_a_stopped_container(runtime: Runtime, bundle: Bundle) -> None:
 
 @pytest.mark.requires("command:ps")
 def test_table(runtime: Runtime, container: Container) -> None:
+    if subprocess.run(["ps", "-ef"], capture_output=True).returncode:
+        pytest.skip("ps -ef does not work on this machine")
     lines = runtime("ps", container.id).out.splitlines()
     assert lines[0].split()[:3] == ["UID", "PID", "PPID"] and len(lines) == 4
     assert sum("sleep 1000" in line for line in lines) == 1 + ("sleep 1000 &" in "".join(lines))
@@ -73,7 +76,8 @@ def test_statistics(runtime: Runtime, container: Container) -> None:
     memory = data["memory"]
     assert memory["usage"]["limit"] == 64 * M and 0 < memory["usage"]["usage"] < 64 * M
     assert memory["raw"] and {"limit", "usage", "max", "failcnt"} == set(memory["usage"])
-    assert 0 in data["cpuset"]["cpus"]
+    if not requirements.missing("controller:cpuset"):
+        assert 0 in data["cpuset"]["cpus"]
 
 
 def test_statistics_grow_with_use(runtime: Runtime, bundle: Bundle) -> None:
