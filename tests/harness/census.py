@@ -16,7 +16,10 @@ KEPT = "@"  # caches below --root begin so and are meant to stay
 def children() -> list[int]:
     pids: list[int] = []
     for task in Path("/proc/self/task").iterdir():
-        pids += [int(pid) for pid in (task / "children").read_text().split()]
+        try:
+            pids += [int(pid) for pid in (task / "children").read_text().split()]
+        except OSError:  # a thread that has ended meanwhile
+            continue
     return pids
 
 

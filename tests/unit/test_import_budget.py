@@ -83,6 +83,7 @@ COMPILE = {
 COMPILE |= {f"wherry.plan{name}" for name in ("", ".compile", ".encode", ".isolation", ".mounts", ".options", ".process")}
 
 
+@pytest.mark.requires("root")  # without root the same configuration is refused: it has no user namespace
 def test_modules_of_a_create_that_is_not_in_the_plan_cache() -> None:
     """An ordinary configuration: namespaces, mounts, device rules, masked paths."""
     body = """
