@@ -103,7 +103,7 @@ suite_minimal() {
 }
 
 suite_engines() {
-  pytest_suite engines conformance/engines --timeout=180
+  pytest_suite engines tests/engines --timeout=180
   again engines --timeout=180
 }
 
