@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import make_rootfs
 from harness.runtime import become_subreaper, wait_until
 
