@@ -62,6 +62,16 @@ static void say(const char *text)
 	(void)!write(STDERR_FILENO, text, strlen(text));
 }
 
+// Python compares it with its own: the two are installed together, or not at all.
+static const char *build(void)
+{
+	static char text[13 + 2 * WHERRY_BUILD_ID_SIZE + 1] = "WHERRY_BUILD=";
+
+	for (size_t i = 0; i < 2 * WHERRY_BUILD_ID_SIZE; i++)
+		text[13 + i] = "0123456789abcdef"[wherry_build_id[i / 2] >> (i % 2 ? 0 : 4) & 15];
+	return text;
+}
+
 static int become(const struct front *f, const char *extra)
 {
 	static const char *arguments[MAX_ARGUMENTS], *environment[MAX_ARGUMENTS];
@@ -79,9 +89,10 @@ static int become(const struct front *f, const char *extra)
 	arguments[3] = place.script;
 	for (char **a = f->argv + 1; *a && count < MAX_ARGUMENTS - 1; a++)
 		arguments[count++] = *a;
-	for (char **e = environ; *e && variables < MAX_ARGUMENTS - 2; e++)
-		if (strncmp(*e, "WHERRY_FAILURE=", 15))
+	for (char **e = environ; *e && variables < MAX_ARGUMENTS - 3; e++)
+		if (strncmp(*e, "WHERRY_FAILURE=", 15) && strncmp(*e, "WHERRY_BUILD=", 13))
 			environment[variables++] = *e;
+	environment[variables++] = build();
 	if (extra)
 		environment[variables++] = extra;
 	arguments[0] = place.interpreter + 2;

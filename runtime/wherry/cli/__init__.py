@@ -5,6 +5,8 @@ A verb's module offers `FLAGS`, its table of flags, and `run(call) -> exit code`
 wherry.cli.help, which no verb loads.
 """
 
+from posix import environ
+
 from wherry.cli.arguments import BOOL, TEXT, read
 from wherry.errors import UsageError, WherryError
 
@@ -73,6 +75,7 @@ def main(argv: "list[str]") -> int:
     try:
         values, words, rest = read(GLOBAL_FLAGS, argv, globals_only=True)
         call = Call(values)
+        _check_build()
         return _run(call, words, rest)
     except (WherryError, OSError) as error:
         from wherry.cli.log import report
@@ -101,6 +104,19 @@ def _run(call: Call, words: "list[str]", rest: "list[str]") -> int:
         return show(call.verb)
     code: int = module.run(call)
     return code
+
+
+def _check_build() -> None:
+    """The front that became this interpreter says of which build it is; ours must be the same."""
+    front = environ.get(b"WHERRY_BUILD")
+    if front:
+        from wherry.kernel.native import build_id
+
+        if front.decode("ascii", "replace") != build_id().hex():
+            from wherry.errors import HostError
+
+            message = "the program wherry and the Python package beside it are of different builds"
+            raise HostError(message, code="WHERRY-HOST-BUILD", remedy="install wherry again")
 
 
 def _check_globals(values: "Values") -> None:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front answers the common path without an interpreter: strace sees none, and it works where there is none."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.bundle import Bundle
+from harness.runtime import Container, Runtime, wait_until
+
+pytestmark = [pytest.mark.requires("root"), pytest.mark.ours, pytest.mark.one_way]
+
+
+@pytest.fixture
+def alone(runtime: Runtime, place: Path) -> Runtime:
+    """The same program where no wherry-python stands beside it: whatever it would leave to Python fails."""
+    directory = place / "alone"
+    directory.mkdir()
+    shutil.copy(runtime.command, directory / "wherry")
+    other = Runtime(str(directory / "wherry"), runtime.root, runtime.tag)
+    other.containers = runtime.containers
+    return other
+
+
+def executed(runtime: Runtime, log: Path, *words: str) -> list[str]:
+    """The files that a verb executes."""
+    argv = ["strace", "-f", "-qq", "-o", str(log), "-e", "trace=execve,execveat", *runtime.argv(*words)]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, env=runtime.env)
+    assert done.returncode == 0, done.stderr
+    return re.findall(r'execve(?:at)?\((?:\d+, )?"([^"]*)"', log.read_text())
+
+
+@pytest.mark.requires("command:strace")
+def test_strace_sees_no_interpreter(runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    container = runtime.create(bundle)
+    container.known_pid = container.pid
+    log = place / "strace"
+    for words in (["state"], ["start"], ["kill", "KILL"]):
+        assert executed(runtime, log, words[0], container.id, *words[1:]) == [runtime.command], words
+    container.wait()
+    assert executed(runtime, log, "delete", container.id) == [runtime.command]
+
+
+@pytest.mark.requires("command:strace")
+def test_strace_sees_the_interpreter_where_python_answers(runtime: Runtime, place: Path) -> None:
+    """That the look above is not blind."""
+    files = executed(runtime, place / "strace", "list")
+    assert any("python" in file for file in files)
+
+
+def test_a_whole_life_without_python(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:
+    runtime.create(bundle).delete()  # compiles; the next one is in the cache
+    container = alone.create(bundle)
+    assert container.status == "created"
+    container.start()
+    assert container.status == "running"
+    container.kill("TERM")
+    container.kill("KILL")
+    assert container.wait() == 137
+    assert container.status == "stopped"
+    container.delete()
+    assert not container.exists()
+
+
+def test_another_configuration_needs_python(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:
+    runtime.create(bundle).delete()
+    bundle.config["hostname"] = "another"
+    container = alone.create(bundle, check=False)
+    assert container.result.code == 1
+    assert "wherry-python" in container.stderr
+    assert not container.exists()
+
+
+def test_an_attached_run_without_python(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:
+    bundle.shell("echo hello; exit 9")
+    assert runtime.run(bundle, check=False).code == 9
+    done = alone.run(bundle, check=False)
+    assert (done.code, done.out) == (9, "hello\n")
+
+
+def processes_below(pid: int) -> list[int]:
+    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [pid, *[deeper for child in children for deeper in processes_below(child)]]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_no_interpreter_lives_beside_an_attached_run(runtime: Runtime, bundle: Bundle, cached: bool) -> None:
+    if cached:
+        runtime.create(bundle).delete()
+    container = Container(runtime, runtime.new_id(), bundle.save())
+    runtime.containers.append(container)
+    with runtime.popen("run", "--bundle", bundle.path, container.id) as process:
+        wait_until(lambda: container.exists() and runtime("state", container.id, check=False).out.find('"running"') > 0, "the program")
+        wait_until(lambda: "python" not in os.readlink(f"/proc/{process.pid}/exe"), "Python to become the attendant")
+        names = [os.readlink(f"/proc/{pid}/exe") for pid in processes_below(process.pid)]
+        assert len(names) == 2  # the attendant and init
+        assert not any("python" in name for name in names), names
+        container.kill("KILL")
+        assert process.wait(10) == 137
