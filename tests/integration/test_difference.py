@@ -45,6 +45,11 @@ KNOWN = [
         r'fds [012]: \[false, "pipe", 4480, 0\] -> \[false, "pipe", 4480, 65534\]',
         "runc copies between pipes of its own, and both give them to the container's root; wherry hands on the caller's, which keep their owner",
     ),
+    (
+        "both",
+        r'signals ignored: "0000000[01]80000000" -> "0000000000000000"',
+        "the signals that the C library keeps for itself stay ignored in all that make starts, and the others pass that on",
+    ),
     ("both", r"mounts /run super: \+mode=755", "a copied-up tmpfs is mounted with its target's mode; there it gets the same mode when the contents have been copied"),
     ("runc", r"rlimits RLIMIT_NOFILE: \[(\d+), \1\] -> \[\d+, \1\]", "programs in Go raise their own soft limit, and this runc passes that on; without a limit in the configuration it is the caller's"),
     ("crun", r'keyring: "keyring;\d+;\d+;\w+;ID" -> "keyring;0;0;\w+;_ses.ID"', "name, owner and permissions of the session keyring are those of runc"),
