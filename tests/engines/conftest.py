@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness.bundle import make_rootfs
+from harness.census import cgroup_mounts
 from harness.runtime import become_subreaper, wait_until
 
 LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]  # no CAP_SYS_RESOURCE is needed for these
@@ -144,7 +145,8 @@ def docker(home: Path, wherry: str, containerd: str, archive: Path, daemon: Call
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left(home: Path) -> Iterator[None]:
-    """After all: no process that names our directory, once engines have had time for their own cleaning up."""
+    """After all: no process that names our directory, once engines have had time for their own cleaning up; no cgroup that they made."""
+    before = top_cgroups()
     yield
     deadline = time.monotonic() + 20
     while True:
@@ -156,6 +158,13 @@ def nothing_left(home: Path) -> Iterator[None]:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not described, f"left running: {described}"
+    for path in sorted(top_cgroups() - before):  # the engines' own parents of containers, which they keep
+        for directory, _, _ in os.walk(path, topdown=False):
+            os.rmdir(directory)
+
+
+def top_cgroups() -> set[str]:
+    return {str(path) for mount in cgroup_mounts() for path in mount.iterdir() if path.is_dir()}
 
 
 def command_line(pid: int) -> str:
