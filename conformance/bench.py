@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times the life of containers under wherry and its peers, interleaved in one run, and prints medians and ratios.
 
-    python conformance/bench.py [--rounds 15] [--row default ...] [--markdown]
+    python conformance/bench.py [--rounds 15] [--row default ...] [--quick]
 
 Each round runs every runtime once, in an order that rotates. `idle` waits 40 ms before each container, which is what a host sees; back to
 back (`b2b`) hides the RCU grace period that a write to cgroup.procs waits for. A claim about speed quotes both.
