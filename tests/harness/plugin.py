@@ -31,15 +31,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "requires(*names): skipped, loudly, where one of them is missing (harness/requirements.py)")
     config.addinivalue_line("markers", "ours: about wherry alone; not run with --runtime")
     config.addinivalue_line("markers", "v2: has something of its own to say on a pure cgroup v2 host")
-    config.addinivalue_line("markers", "one_way: does not depend on the front; run once")
+    config.addinivalue_line("markers", "one_way: does not depend on the front, or is about it: run with the front alone")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "front" in metafunc.fixturenames:
         ways = WAYS[metafunc.config.getoption("--front")]
-        if metafunc.config.getoption("--runtime") or metafunc.definition.get_closest_marker("one_way"):
+        if metafunc.config.getoption("--runtime"):
             ways = ways[:1]
         metafunc.parametrize("front", ways, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What does not depend on the front, or is about it, belongs to the run with the front."""
+    other = [item for item in items if item.get_closest_marker("one_way") and getattr(item, "callspec", None) and item.callspec.params.get("front") == "python"]
+    if other:
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in other]
 
 
 def runtime_under_test(config: pytest.Config) -> str:

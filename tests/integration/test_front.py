@@ -34,6 +34,7 @@ def executed(runtime: Runtime, log: Path, *words: str) -> list[str]:
     return re.findall(r'execve(?:at)?\((?:\d+, )?"([^"]*)"', log.read_text())
 
 
+@pytest.mark.one_way
 @pytest.mark.requires("command:strace")
 def test_strace_sees_no_interpreter(runtime: Runtime, bundle: Bundle, place: Path) -> None:
     container = runtime.create(bundle)
