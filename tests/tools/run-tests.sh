@@ -12,7 +12,7 @@
 #   minimal   `make demo` and the unit tests in a minimal Debian root, as root and as an ordinary user
 #   engines   containerd, Podman, Docker, Buildah with wherry as their runtime
 #
-# An integration test that fails is run once more, alone: where it passes then, it is FLAKY, counted as passed and shown.
+# A test that fails is run once more, alone: where it passes then, it is FLAKY, counted as passed and shown.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 venv=${WHERRY_VENV:-$PWD/.venv}
@@ -57,7 +57,7 @@ suite_lint() {
   done
 }
 
-suite_unit() { pytest_suite unit tests/unit; }
+suite_unit() { pytest_suite unit tests/unit; again unit; }
 
 suite_c() {
   heading "C tests"
@@ -65,7 +65,7 @@ suite_c() {
   rm -f "$junit" "$reports/c.json"
   command -v ninja >/dev/null && generator=(-G Ninja)
   if cmake -S csrc -B "$build" "${generator[@]}" -DWHERRY_TESTS=ON -DWHERRY_SANITIZE=ON >"$reports/c.log" 2>&1 && cmake --build "$build" -j2 >>"$reports/c.log" 2>&1; then
-    ctest --test-dir "$build" --output-on-failure --test-output-size-passed 100000 --test-output-size-failed 100000 --output-junit "$junit"
+    ctest --test-dir "$build" --repeat until-pass:2 --output-on-failure --test-output-size-passed 100000 --test-output-size-failed 100000 --output-junit "$junit"
     count ctest "$reports/c.json" "$junit"
   else
     tail -50 "$reports/c.log"
