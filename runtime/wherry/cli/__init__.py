@@ -64,8 +64,9 @@ class Call:
         """The positional arguments of a verb to which `--` means nothing."""
         words = self.words + self.rest
         if not least <= len(words) <= most:
-            number = str(least) if least == most else f"at least {least}" if len(words) < least else f"at most {most}"
-            raise UsageError(f'"{self.verb}" requires {number} argument(s), not {len(words)}', remedy=f"see wherry {self.verb} --help")
+            from wherry.cli.help import wrong_number
+
+            raise wrong_number(self.verb, len(words), least, most)
         return words
 
 
@@ -96,7 +97,7 @@ def _run(call: Call, words: "list[str]", rest: "list[str]") -> int:
         raise unknown_verb(call.verb)
     module = __import__(f"wherry.cli.{call.verb}", fromlist=("run",))
     if words and not call.globals.on("help"):
-        call.flags, call.words, after = read(module.FLAGS, words[1:], getattr(module, "FLAGS_FIRST", False))
+        call.flags, call.words, after = read(module.FLAGS, words[1:], getattr(module, "FLAGS_FIRST", False), call.verb)
         call.rest = after + rest
     if call.flags.on("help"):
         from wherry.cli.help import show

@@ -51,8 +51,11 @@ class Values:
         return value if isinstance(value, list) else []
 
 
-def read(flags: "Mapping[str, int | str]", argv: "Sequence[str]", globals_only: "bool" = False) -> "tuple[Values, list[str], list[str]]":
-    """Values, the positional arguments, and what stood after `--`. With globals_only the first positional ends the flags."""
+def read(
+    flags: "Mapping[str, int | str]", argv: "Sequence[str]", globals_only: "bool" = False, verb: "str" = ""
+) -> "tuple[Values, list[str], list[str]]":
+    """Values, the positional arguments, and what stood after `--`. With globals_only the first positional ends the flags.
+    An error names the help of `verb`."""
     values, at = Values(), 0
     positional: "list[str]" = []
     while at < len(argv):
@@ -66,11 +69,11 @@ def read(flags: "Mapping[str, int | str]", argv: "Sequence[str]", globals_only: 
                 positional += argv[at:]
                 break
             continue
-        at = _flag(values, flags, word, argv, at)
+        at = _flag(values, flags, word, argv, at, verb)
     return values, positional, []
 
 
-def _flag(values: "Values", flags: "Mapping[str, int | str]", word: "str", argv: "Sequence[str]", at: "int") -> "int":
+def _flag(values: "Values", flags: "Mapping[str, int | str]", word: "str", argv: "Sequence[str]", at: "int", verb: "str") -> "int":
     """Takes one flag, and its value from argv[at] where it needs one; returns where the next word stands."""
     shown, has_value, text = word[2 if word[1] == "-" else 1 :].partition("=")
     name, kind = shown, flags.get(shown)
@@ -80,7 +83,9 @@ def _flag(values: "Values", flags: "Mapping[str, int | str]", word: "str", argv:
         if shown in ("h", "help"):
             values.put("help", True)
             return at
-        raise UsageError(f"flag provided but not defined: -{shown}")
+        from wherry.cli.help import unknown_flag
+
+        raise unknown_flag(shown, flags, verb)
     if kind == BOOL:
         if has_value and text not in _TRUTH:
             raise UsageError(f'invalid boolean value "{text}" for -{shown}: true or false')

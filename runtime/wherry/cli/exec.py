@@ -76,7 +76,9 @@ def options_of(call: Call) -> ExecOptions:
     flags = call.flags
     words = call.words + call.rest
     if not words:
-        raise UsageError('"exec" requires at least 1 argument(s), not 0', remedy="see wherry exec --help")
+        from wherry.cli.help import wrong_number
+
+        raise wrong_number("exec", 0, 1)
     args = words[2:] if words[1:2] == ["--"] else words[1:]
     options = ExecOptions(call.root(), words[0], args)
     path = flags.text("process")

@@ -5,6 +5,10 @@ from wherry.cli import GLOBAL_FLAGS, VERBS, Call
 from wherry.cli.arguments import Values
 from wherry.errors import UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 FLAGS: dict[str, int | str] = {}
 
 # verb -> (positional arguments, one line, more)
@@ -57,7 +61,7 @@ SUMMARY: dict[str, tuple[str, str, str]] = {
         "As the runtime specification defines it: what is built in, not what this host has.",
     ),
     "plan": (
-        "",
+        "[BUNDLE]",
         "print what create would do to the host, and do none of it",
         "Each step names the field of config.json that it comes from.",
     ),
@@ -212,6 +216,23 @@ def unknown_verb(verb: str) -> UsageError:
 
     near = difflib.get_close_matches(verb, VERBS, 1)
     return UsageError(f'unknown command "{verb}"', remedy=f'did you mean "{near[0]}"?' if near else "see wherry help")
+
+
+def unknown_flag(name: str, flags: "Mapping[str, int | str]", verb: str) -> UsageError:
+    """The text is the one that runc's users know; what helps stands behind it."""
+    import difflib
+
+    near = difflib.get_close_matches(name, [known for known in flags if len(known) > 1], 1, 0.75)
+    remedy = f"did you mean --{near[0]}?" if near else f"see wherry {f'{verb} ' if verb else ''}--help"
+    if verb and not near and name in GLOBAL_FLAGS:
+        remedy = f"it stands before the verb: wherry --{name} ... {verb}"
+    return UsageError(f"flag provided but not defined: -{name}", remedy=remedy)
+
+
+def wrong_number(verb: str, given: int, least: int, most: "int | None" = None) -> UsageError:
+    """As runc says it, and how many there were."""
+    number = f"exactly {least}" if least == most else f"a minimum of {least}" if given < least else f"a maximum of {most}"
+    return UsageError(f'"{verb}" requires {number} argument(s), not {given}', remedy=f"see wherry {verb} --help")
 
 
 def _print_flags(flags: dict[str, int | str]) -> None:

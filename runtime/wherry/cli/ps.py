@@ -6,6 +6,7 @@ import subprocess
 
 from wherry.cli import Call
 from wherry.cli.arguments import TEXT
+from wherry.cli.help import wrong_number
 from wherry.container.pause import processes
 from wherry.errors import HostError, UsageError
 
@@ -19,7 +20,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def run(call: Call) -> int:
     words = call.words + call.rest
     if not words:
-        raise UsageError('"ps" requires at least 1 argument(s), not 0', remedy="see wherry ps --help")
+        raise wrong_number("ps", 0, 1)
     kind = call.flags.text("format") or "table"
     if kind not in ("table", "json"):
         raise UsageError(f'invalid value "{kind}" for flag -format: table or json')

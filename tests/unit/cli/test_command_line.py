@@ -60,8 +60,8 @@ def test_a_log_that_cannot_be_written_hides_no_error(tmp_path: Path, capfd: pyte
     [
         (["create", "--bundle"], "flag needs an argument"),
         (["--root"], "flag needs an argument"),
-        (["create"], '"create" requires 1 argument(s), not 0'),
-        (["state", "a", "b"], '"state" requires 1 argument(s), not 2'),
+        (["create"], '"create" requires exactly 1 argument(s), not 0'),
+        (["state", "a", "b"], '"state" requires exactly 1 argument(s), not 2'),
         (["create", "--nope", "x"], "flag provided but not defined: -nope"),
         (["craete", "x"], 'unknown command "craete" (did you mean "create"?)'),
         (["--log-format", "xml", "state", "x"], 'invalid value "xml"'),
