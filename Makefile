@@ -5,7 +5,7 @@ export WHERRY_VENV := $(abspath $(VENV))
 RUN := tests/tools/run-tests.sh
 REQUIRED ?= /dev/null # list of tests that must not be skipped: CI gives tests/must_not_skip.txt
 
-.PHONY: all setup rebuild demo test unit lint docs conformance bench clean
+.PHONY: all setup rebuild demo test unit lint shim docs conformance bench clean
 
 all: setup
 
@@ -23,10 +23,11 @@ demo: $(VENV)/bin/wherry ## a container's life, and the plan behind it
 
 unit: ; $(RUN) unit
 lint: ; $(RUN) lint
+shim: ; $(RUN) shim
 
 test: setup ## everything that this machine can do: guest and engines are skipped, loudly, where they cannot be had
 	rm -rf build/reports
-	$(RUN) lint unit c front python v2 engines
+	$(RUN) lint unit c front python v2 shim engines
 	$(VENV)/bin/python tests/tools/report.py total build/reports $(REQUIRED)
 
 docs: ## pages in docs/_site

@@ -10,6 +10,7 @@
 #   front     tests/integration with the front; python: the same with WHERRY_FRONT=off
 #   v2        what differs on a pure cgroup v2 host, in a User-mode Linux guest (tests/hosts)
 #   minimal   `make demo` and the unit tests in a minimal Debian root, as root and as an ordinary user
+#   shim      tests/shim: the shim's codec, transport, service, and containerd with it
 #   engines   containerd, Podman, Docker, Buildah with wherry as their runtime
 #
 # A test that fails is run once more, alone: where it passes then, it is FLAKY, counted as passed and shown.
@@ -100,6 +101,11 @@ suite_minimal() {
   local file=$reports/minimal.json
   rm -f "$file"
   WHERRY_REPORTS=$reports tests/tools/minimal-root.sh "$file"
+}
+
+suite_shim() {
+  pytest_suite shim tests/shim --timeout=180
+  again shim --timeout=180
 }
 
 suite_engines() {

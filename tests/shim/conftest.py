@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the shim's tests."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def loaded_modules() -> Callable[[str], set[str]]:
+    """What a bare interpreter has loaded after some statements."""
+
+    def load(body: str) -> set[str]:
+        script = f"import sys\nbefore = set(sys.modules)\nsys.path[:0] = {[place for place in sys.path if place]!r}\n{body}\nloaded = sorted(set(sys.modules) - before)\n"
+        done = subprocess.run([sys.executable, "-I", "-S", "-c", script + "import json\nprint(json.dumps(loaded))"], capture_output=True, text=True, timeout=30, cwd="/")
+        assert done.returncode == 0, done.stderr
+        return set(json.loads(done.stdout))
+
+    return load
