@@ -62,8 +62,9 @@ TABLE = {
     "cgroups1.MemoryStat": _numbered(
         "uint64",
         "cache rss rss_huge mapped_file dirty writeback pg_pg_in pg_pg_out pg_fault pg_maj_fault inactive_anon active_anon inactive_file active_file"
-        " unevictable hierarchical_memory_limit hierarchical_swap_limit total_cache total_rss total_rss_huge total_mapped_file total_dirty total_writeback total_pg_pg_in"
-        " total_pg_pg_out total_pg_fault total_pg_maj_fault total_inactive_anon total_active_anon total_inactive_file total_active_file total_unevictable",
+        " unevictable hierarchical_memory_limit hierarchical_swap_limit total_cache total_rss total_rss_huge total_mapped_file total_dirty total_writeback"
+        " total_pg_pg_in total_pg_pg_out total_pg_fault total_pg_maj_fault"
+        " total_inactive_anon total_active_anon total_inactive_file total_active_file total_unevictable",
     )
     + ", "
     + _numbered("MemoryEntry", "usage swap kernel kernel_tcp", 33),
