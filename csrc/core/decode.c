@@ -427,6 +427,43 @@ int wherry_decode(const void *base, size_t size, struct wherry_code *code, uint6
 	return error;
 }
 
+/* ---- references, one by one ------------------------------------------------------------------------------------------- */
+
+static int visit_field(char *base, char *at, uint8_t kind, wherry_text_visitor visit, void *data)
+{
+	struct wherry_list list;
+	int error = 0;
+
+	switch (kind) {
+	case TEXT:
+	case OPTIONAL_TEXT:
+	case TEMPLATE:
+	case OPTIONAL_TEMPLATE:
+		return visit(data, (void *)at);
+	case LIST:
+		memcpy(&list, at, sizeof(list));
+		for (uint32_t i = 0; !error && i < list.count; i++)
+			error = visit(data, (struct wherry_text *)(base + list.offset) + i);
+	}
+	return error;
+}
+
+int wherry_each_text(void *plan, wherry_text_visitor visit, void *data)
+{
+	const struct wherry_plan *head = plan;
+	char *at = (char *)plan + head->steps_offset, *end = at + head->steps_size;
+	int error = 0;
+
+	while (!error && at < end) {
+		const struct layout *layout = &layouts[((struct wherry_op *)at)->code];
+
+		for (size_t i = 0; !error && i < MAX_FIELDS && layout->fields[i].kind != END; i++)
+			error = visit_field(plan, at + layout->fields[i].offset, layout->fields[i].kind, visit, data);
+		at += layout->size;
+	}
+	return error;
+}
+
 /* ---- the launcher's memfd ---------------------------------------------------------------------------------------------- */
 
 int wherry_decode_launch(const void *base, size_t size, struct wherry_machine *m, uint64_t *where)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The cache of plans: a byte-identical configuration on the same host facts is launched again without a compiler. A cached plan goes
- * through the same decoder as a fresh one. Whatever is wrong with the cache costs time, never a container.
+ * The cache of plans: a configuration that was compiled before, or one like it (pattern.c), is launched again on the same host facts without
+ * a compiler. A cached plan goes through the same decoder as a fresh one. Whatever is wrong with the cache costs time, never a container.
  */
 #include "parts.h"
 
@@ -9,26 +9,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-enum { MAX_FILES = 256 };
+enum { MAX_FILES = 512 };
 
 static const char directory_name[] = "@plans";
-
-int host_cache_key(struct host_cache_key *key, const void *config, size_t size, uint32_t options)
-{
-	uint8_t digest[32];
-	struct sha256 s;
-	int result = host_facts_key(key->hex);
-
-	if (result < 0)
-		return result;
-	sha256_begin(&s);
-	sha256_add(&s, key->hex, 64);
-	sha256_add(&s, &options, sizeof(options));
-	sha256_add(&s, config, size);
-	sha256_end(&s, digest);
-	host_hex(digest, key->hex);
-	return 0;
-}
 
 static bool is_private(int fd, mode_t type)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// create and run from the plan cache: a config that was compiled before, on the same host facts, is launched again without an
+// create and run from the plan cache: a config like one that was compiled before, on the same host facts, is launched without an
 // interpreter. What the plan cannot know (that the bundle's path needs no escaping, say) is looked at here; where it is unusual, Python.
 #include <string.h>
 #include <sys/mman.h>
@@ -63,19 +63,20 @@ static bool ours(const struct wherry_plan *plan)
 	       !(plan->flags & (WHERRY_PLAN_INTERLUDE | WHERRY_PLAN_POSTSTART | WHERRY_PLAN_POSTSTOP | WHERRY_PLAN_ROOTLESS));
 }
 
+static struct host_pattern pattern;
+
 // Fills the request from the command line and the cache. True where the front can serve it.
 static bool prepare(const struct front *f, struct host_request *request, char *path)
 {
 	cleanup_fd int bundle = open(f->bundle ? f->bundle : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct host_cache_key key;
 	struct mapping config;
 	const struct wherry_plan *plan;
 
 	if (bundle < 0 || !bundle_path(f, bundle, path) || map_file(bundle, "config.json", MAX_CONFIG, &config))
 		return false;
-	if (host_cache_key(&key, config.bytes, config.size, f->options))
+	if (host_pattern_read(&pattern, config.bytes, config.size, f->options))
 		return false;
-	if (host_cache_load(f->root, &key, &request->plan, &request->plan_size))
+	if (host_pattern_load(f->root, &pattern, config.bytes, config.size, &request->plan, &request->plan_size))
 		return false;
 	plan = request->plan;
 	if (!ours(plan))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The front answers the common path without an interpreter: strace sees none, and it works where there is none."""
 
+import json
 import os
 import re
 import shutil
@@ -74,6 +75,33 @@ def test_another_configuration_needs_python(alone: Runtime, runtime: Runtime, bu
     assert container.result.code == 1
     assert "wherry-python" in container.stderr
     assert not container.exists()
+
+
+def test_the_third_container_of_a_kind_needs_none(alone: Runtime, runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    """What an engine varies from container to container is filled into the plan that the second one has left."""
+    script = "hostname; echo $TOKEN; cat /data/name"
+
+    def container_of(name: str) -> None:
+        (place / name).mkdir()
+        (place / name / "name").write_text(f"{name}\n")
+        bundle.config["hostname"] = f"box-{name}"
+        bundle.config["process"]["env"] = ["PATH=/bin", f"TOKEN=token-{name}"]
+        bundle.config["annotations"] = {"io.example.name": name}
+        bundle.config["mounts"] = [*mounts, {"destination": "/data", "source": str(place / name), "options": ["bind"]}]
+        bundle.shell(script)
+
+    mounts = bundle.config["mounts"]
+    for name in ("first", "second"):
+        container_of(name)
+        runtime.run(bundle)
+    container_of("third")
+    done = alone.run(bundle)
+    assert done.out == "box-third\ntoken-third\nthird\n"
+    container_of("fourth")
+    container = alone.create(bundle)
+    state = json.loads(runtime("state", container.id).out)
+    assert state["annotations"] == {"io.example.name": "fourth"}
+    container.delete("--force")
 
 
 def test_an_attached_run_without_python(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:

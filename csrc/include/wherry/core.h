@@ -63,6 +63,9 @@ int wherry_fail_errno(struct wherry_machine *m, enum wherry_call call);
 int wherry_decode(const void *base, size_t size, struct wherry_code *code, uint64_t *where);
 /* The launcher's memfd, mapped at `base`: checks it, decodes the plan in it, sets m->launch, slots, preserve_fds. */
 int wherry_decode_launch(const void *base, size_t size, struct wherry_machine *m, uint64_t *where);
+/* Calls `visit` for each reference to a text in the operations of a decoded plan, those in lists included, until it returns other than 0. */
+typedef int (*wherry_text_visitor)(void *data, struct wherry_text *text);
+int wherry_each_text(void *plan, wherry_text_visitor visit, void *data);
 const char *wherry_text(const struct wherry_code *code, struct wherry_text text); /* NUL-terminated; NULL when absent */
 const void *wherry_bytes(const struct wherry_code *code, struct wherry_blob blob);
 const struct wherry_text *wherry_texts(const struct wherry_code *code, struct wherry_list list);

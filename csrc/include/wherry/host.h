@@ -126,8 +126,7 @@ void sha256_begin(struct sha256 *s);
 void sha256_add(struct sha256 *s, const void *data, size_t size);
 void sha256_end(struct sha256 *s, uint8_t out[32]);
 
-/* cache.c: <root>/@plans/<sha256 of (facts key, options, config bytes)> ("@" is in no id), 0600 files in a 0700 directory of ours, at
- * most 256 files. The key covers the options that change a plan. */
+/* cache.c: <root>/@plans/<SHA-256> ("@" is in no id), 0600 files in a 0700 directory of ours, at most 512 files. The keys are pattern.c's. */
 enum wherry_option {
 	WHERRY_OPTION_NO_PIVOT = 1 << 0,       /* --no-pivot */
 	WHERRY_OPTION_NO_NEW_KEYRING = 1 << 1, /* --no-new-keyring */
@@ -136,9 +135,26 @@ enum wherry_option {
 	WHERRY_OPTION_PRESERVE_SHIFT = 16,     /* --preserve-fds N stands in the upper half */
 };
 struct host_cache_key { char hex[65]; };
-int host_cache_key(struct host_cache_key *key, const void *config, size_t size, uint32_t options);
 int host_cache_load(const char *root, const struct host_cache_key *key, const void **plan, size_t *size); /* mmap, decoded and checked */
 int host_cache_store(const char *root, const struct host_cache_key *key, const void *plan, size_t size);
+
+/* pattern.c: the two names of a configuration's plan in the cache. Both cover the host facts and the options that change a plan; `exact` covers
+ * every byte of the configuration, `pattern` all but the blanks. */
+enum { WHERRY_MAX_BLANKS = 128 };
+#define WHERRY_BLANK "@{wherry:" /* in a pattern: this, two hexadecimal digits and "}" stand for the text of a blank */
+enum { WHERRY_BLANK_SIZE = sizeof(WHERRY_BLANK) - 1 + 3 };
+struct host_blank { uint32_t offset, length; }; /* in the configuration */
+struct host_pattern {
+	struct host_cache_key exact, pattern;
+	uint32_t count;
+	struct host_blank blanks[WHERRY_MAX_BLANKS];
+};
+/* -EBADMSG: quotes or brackets that do not match */
+int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options);
+/* The plan, decoded and checked, in pages to be unmapped: the exact one, else the pattern with this configuration's texts. */
+int host_pattern_load(const char *root, const struct host_pattern *p, const void *config, size_t config_size, const void **plan, size_t *size);
+int host_pattern_fill(const struct host_pattern *p, const void *config, size_t config_size, const void *plan, size_t size, const void **filled,
+		      size_t *filled_size);
 
 extern const uint8_t wherry_build_id[WHERRY_BUILD_ID_SIZE];
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wherry.container.interlude import Interlude
     from wherry.container.options import CreateOptions
     from wherry.kernel.hostfacts import HostFacts
+    from wherry.plan.options import Options
 
 _FLAGS_OFFSET = 12  # of `flags` in struct wherry_plan
 
@@ -78,49 +79,105 @@ def read_config(bundle: str) -> bytes:
 
 def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
-    key = None
+    cached = None
     options.phase("look into the cache")
     if not environment and options.cgroup_manager != "disabled":
-        key = native.cache_key(config, _option_bits(options))
-        plan = native.cache_load(options.root, key)
-        if plan is not None:
+        cached = _cached(config, options)
+        plan = cached and cached.load(options.root)
+        if plan:
             return plan, []
-    compiled, warnings = compile_plan(options, config, environment)
+    compilation = Compilation(options, config, environment)
+    plan = compilation.plan()
     options.phase("store the plan")
-    if key is not None and unpack_from("<I", compiled, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE:
-        native.cache_store(options.root, key, compiled)
-    return compiled, warnings
+    if cached is not None and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE:
+        _store(cached, plan, compilation)
+    return plan, compilation.warnings
+
+
+def _cached(config: bytes, options: "CreateOptions") -> "native.Pattern | None":
+    try:
+        return native.Pattern(config, _option_bits(options))
+    except OSError:  # the parser will say what is wrong
+        return None
+
+
+def _store(cached: native.Pattern, plan: bytes, compilation: "Compilation") -> None:
+    """The first plan of its kind is kept as it is. The second one shows that more will come: from then on they share a pattern."""
+    root = compilation.options.root
+    asked = f"{root}/@plans/{cached.pattern}"
+    try:
+        first = posix.stat(asked).st_size > 0
+    except OSError:
+        first = True
+    if not first and (pattern := compilation.pattern(cached)):
+        native.cache_store(root, cached.pattern, pattern)
+    elif native.cache_store(root, cached.exact, plan) and first:
+        try:
+            posix.close(posix.open(asked, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))
+        except OSError:
+            return  # the next one is the first one, then
+
+
+class Compilation:
+    """One configuration on its way to a plan; nothing on the host changes but the cache of seccomp filters. No facts: those of this host."""
+
+    __slots__ = ("config", "environment", "facts", "options", "warnings")
+
+    def __init__(self, options: "CreateOptions", config: bytes, environment: "list[str]", facts: "HostFacts | None" = None) -> None:
+        self.options, self.config, self.environment, self.facts = options, config, environment, facts
+        self.warnings: "list[str]" = []
+
+    def plan(self) -> bytes:
+        options, phase = self.options, self.options.phase
+        phase("load the compiler")
+        from wherry.kernel.hostfacts import gather
+        from wherry.oci.checks import check
+        from wherry.oci.config import load
+        from wherry.plan.compile import compile, wanted
+
+        phase("parse")
+        document: "Any" = load(self.config, f"{options.bundle}/config.json")
+        phase("check")
+        check(document)
+        phase("look at the host")
+        self.facts = self.facts or gather(**wanted(document))
+        phase("compile")
+        return compile(document, self.facts, self._choices(self.warnings))
+
+    def pattern(self, cached: native.Pattern) -> "bytes | None":
+        """The plan with marks in the blanks; None where it would look at what stands in one."""
+        from wherry.oci.config import load
+        from wherry.plan.compile import compile, wanted
+
+        document: "Any" = load(cached.marked())
+        if native.BLANK in self.config or wanted(document)["namespaces"] or self.facts is None:
+            return None
+        return compile(document, self.facts, self._choices([]))
+
+    def _choices(self, warnings: "list[str]") -> "Options":
+        from wherry.plan.options import Options
+
+        options = self.options
+        choices = Options(
+            no_pivot=options.no_pivot,
+            no_new_keyring=options.no_new_keyring,
+            preserve_fds=options.preserve_fds,
+            attached_terminal=options.attached,
+            rootless=options.rootless,
+            cgroup_manager=options.cgroup_manager,
+            environment=self.environment,
+            seccomp=lambda section: _filter(section, options.root),
+        )
+        choices.warnings = warnings
+        return choices
 
 
 def compile_plan(
     options: "CreateOptions", config: bytes, environment: "list[str]", facts: "HostFacts | None" = None
 ) -> "tuple[bytes, list[str]]":
-    """The plan and the warnings; nothing on the host changes but the cache of seccomp filters. No facts: those of this host."""
-    options.phase("load the compiler")
-    from wherry.kernel.hostfacts import gather
-    from wherry.oci.checks import check
-    from wherry.oci.config import load
-    from wherry.plan.compile import compile, wanted
-    from wherry.plan.options import Options
-
-    options.phase("parse")
-    document: "Any" = load(config, f"{options.bundle}/config.json")
-    options.phase("check")
-    check(document)
-    options.phase("look at the host")
-    facts = facts or gather(**wanted(document))
-    options.phase("compile")
-    choices = Options(
-        no_pivot=options.no_pivot,
-        no_new_keyring=options.no_new_keyring,
-        preserve_fds=options.preserve_fds,
-        attached_terminal=options.attached,
-        rootless=options.rootless,
-        cgroup_manager=options.cgroup_manager,
-        environment=environment,
-        seccomp=lambda section: _filter(section, options.root),
-    )
-    return compile(document, facts, choices), choices.warnings
+    """The plan and the warnings."""
+    compilation = Compilation(options, config, environment, facts)
+    return compilation.plan(), compilation.warnings
 
 
 def _filter(section: "dict[str, object]", root: str) -> "tuple[bytes, int]":

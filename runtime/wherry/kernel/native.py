@@ -395,32 +395,66 @@ def facts_key() -> "str":
     return _text(out)
 
 
-def _key(name: "str") -> "CData":
-    key = ffi.new("struct host_cache_key *")
-    key.hex = name.encode()
-    return key
+class Pattern:
+    """A configuration as the cache of plans sees it: its names there, and its blanks, the texts that differ from container to container.
+
+    exact, pattern: file names. OSError(EBADMSG) where quotes or brackets do not match."""
+
+    __slots__ = ("_config", "_read")
+
+    def __init__(self, config: "bytes", options: "int" = 0) -> None:
+        self._config = config
+        self._read = ffi.new("struct host_pattern *")
+        _check(lib.host_pattern_read(self._read, ffi.from_buffer(config), len(config), options))
+
+    @property
+    def exact(self) -> "str":
+        return _text(self._read.exact.hex)
+
+    @property
+    def pattern(self) -> "str":
+        return _text(self._read.pattern.hex)
+
+    def load(self, root: "str") -> "bytes | None":
+        """The plan, decoded and checked once; None where there is none that fits this build."""
+        plan, size = ffi.new("void const **"), ffi.new("size_t *")
+        config = self._config
+        if lib.host_pattern_load(_bytes(root), self._read, ffi.from_buffer(config), len(config), plan, size) < 0:
+            return None
+        return _unmapped(plan[0], size[0])
+
+    def fill(self, plan: "bytes") -> "bytes":
+        """The plan of this configuration from a pattern; OSError(EOVERFLOW) where it becomes too long."""
+        filled, size = ffi.new("void const **"), ffi.new("size_t *")
+        config = self._config
+        _check(lib.host_pattern_fill(self._read, ffi.from_buffer(config), len(config), ffi.from_buffer(plan), len(plan), filled, size))
+        return _unmapped(filled[0], size[0])
+
+    def marked(self) -> "bytes":
+        """The configuration with a mark in each blank: what it compiles to is a pattern."""
+        pieces, end = [], 0
+        for index in range(self._read.count):
+            blank = self._read.blanks[index]
+            pieces.append(self._config[end : blank.offset])
+            pieces.append(b"%s%02x}" % (BLANK, index))
+            end = blank.offset + blank.length
+        return b"".join(pieces) + self._config[end:]
 
 
-def cache_key(config: "bytes", options: "int" = 0) -> "str":
-    """Name of the plan of `config` in the cache, facts key and WHERRY_OPTION_* bits included."""
-    key = ffi.new("struct host_cache_key *")
-    _check(lib.host_cache_key(key, ffi.from_buffer(config), len(config), options))
-    return _text(key.hex)
+BLANK = b"@{wherry:"  # WHERRY_BLANK
 
 
-def cache_load(root: "str", key: "str") -> "bytes | None":
-    """The plan, decoded and checked once; None where there is none that fits this build."""
-    plan, size = ffi.new("void const **"), ffi.new("size_t *")
-    if lib.host_cache_load(_bytes(root), _key(key), plan, size) < 0:
-        return None
-    data = bytes(ffi.buffer(plan[0], size[0]))
-    lib.native_unmap(plan[0], size[0])
+def _unmapped(base: "CData", size: "int") -> "bytes":
+    data = bytes(ffi.buffer(base, size))
+    lib.native_unmap(base, size)
     return data
 
 
-def cache_store(root: "str", key: "str", plan: "bytes") -> "bool":
+def cache_store(root: "str", name: "str", plan: "bytes") -> "bool":
     """False where it could not be kept (which costs time alone)."""
-    kept: bool = lib.host_cache_store(_bytes(root), _key(key), ffi.from_buffer(plan), len(plan)) == 0
+    key = ffi.new("struct host_cache_key *")
+    key.hex = name.encode()
+    kept: bool = lib.host_cache_store(_bytes(root), key, ffi.from_buffer(plan), len(plan)) == 0
     return kept
 
 

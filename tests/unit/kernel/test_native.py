@@ -233,9 +233,10 @@ class TestOpen:
 
 class TestCache:
     def test_the_key_depends_on_all_that_goes_in(self) -> None:
-        keys = {native.cache_key(b"a"), native.cache_key(b"b"), native.cache_key(b"a", 1), native.cache_key(b"a", constants.WHERRY_OPTION_NO_PIVOT << 3)}
-        assert len(keys) == 4
-        assert native.cache_key(b"a") == native.cache_key(b"a")
+        read = [native.Pattern(b"a"), native.Pattern(b"b"), native.Pattern(b"a", 1), native.Pattern(b"a", constants.WHERRY_OPTION_NO_PIVOT << 3)]
+        keys = {name for pattern in read for name in (pattern.exact, pattern.pattern)}
+        assert len(keys) == 8
+        assert native.Pattern(b"a").exact == read[0].exact
         assert all(re.fullmatch("[0-9a-f]{64}", key) for key in keys)
 
     def test_the_facts_key_depends_on_the_place(self) -> None:
@@ -248,7 +249,7 @@ class TestCache:
             assert elsewhere.stdout.strip() != here
 
     def test_nothing_is_made_by_a_miss(self, tmp_path: Path) -> None:
-        assert native.cache_load(str(tmp_path / "root"), "0" * 64) is None
+        assert native.Pattern(b"{}").load(str(tmp_path / "root")) is None
         assert list(tmp_path.iterdir()) == []
 
     def test_what_is_no_plan_is_not_kept(self, tmp_path: Path) -> None:
