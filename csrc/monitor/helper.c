@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Makes one process, as a child of the monitor that ends when it is made: the process is then the monitor's, which is a subreaper, and
+ * a create that hangs holds up nobody's terminal. It dies with the monitor, and until the commit init dies with it.
+ */
+#include "monitor.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+enum { MAX_EXTRA = 64 };
+
+static struct host_create create;
+static struct host_extra extra[MAX_EXTRA];
+static struct monitor_message message; /* answers, and what comes from the server by way of the monitor */
+
+static int map(int fd, const void **base, size_t *size)
+{
+	struct stat file;
+	void *mapped;
+
+	*base = "";
+	*size = 0;
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &file) < 0)
+		return -errno;
+	if (!file.st_size)
+		return 0;
+	mapped = mmap(NULL, (size_t)file.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (mapped == MAP_FAILED)
+		return -errno;
+	*base = mapped;
+	*size = (size_t)file.st_size;
+	return 0;
+}
+
+/* Each a byte of its kind and a text. The last one ends with the NUL behind TEXT_EXTRA at the latest. */
+static uint32_t read_extra(const struct monitor_message *request)
+{
+	const char *at = request->text[TEXT_EXTRA], *end = at + request->head.length[TEXT_EXTRA];
+	uint32_t count = 0;
+
+	for (; at < end && count < request->head.count && count < MAX_EXTRA; count++) {
+		extra[count] = (struct host_extra){ .kind = (uint8_t)*at, .name = at + 1 };
+		at += 1 + strlen(at + 1) + 1;
+	}
+	return count;
+}
+
+static int prepare(const struct monitor_message *r, struct host_request *request)
+{
+	int result = map(r->fd[MONITOR_FD_PLAN], &request->plan, &request->plan_size);
+
+	if (result == 0)
+		result = map(r->fd[MONITOR_FD_CONFIG], &request->config, &request->config_size);
+	request->root = r->text[TEXT_ROOT];
+	request->id = r->text[TEXT_ID];
+	request->bundle = r->text[TEXT_BUNDLE];
+	request->bundle_json = r->text[TEXT_BUNDLE_JSON];
+	request->pid_file = r->head.length[TEXT_PID_FILE] ? r->text[TEXT_PID_FILE] : NULL;
+	request->console_master = -1;
+	for (int i = 0; i < 3; i++)
+		request->stdio[i] = r->fd[MONITOR_FD_STDIN + i];
+	request->program = r->fd[MONITOR_FD_PROGRAM];
+	request->target = r->fd[MONITOR_FD_TARGET];
+	request->extra = extra;
+	return result;
+}
+
+static void say(int socket, uint16_t kind, uint32_t process)
+{
+	monitor_empty(&message, kind, process);
+	message.head.pid = create.machine.init;
+	if (kind == MONITOR_MADE) {
+		message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
+		message.fd[MONITOR_FD_MASTER] = create.request.console_master;
+		host_create_release(&create); /* the lock: whoever hears of it may start it */
+	}
+	monitor_send(socket, &message);
+}
+
+static void say_failure(int socket, uint32_t process, int error)
+{
+	const struct wherry_message *failure = &create.failure;
+
+	monitor_empty(&message, MONITOR_FAILED, process);
+	message.head.error = failure->kind ? failure->error : error;
+	message.head.step = failure->kind ? failure->step : UINT32_MAX;
+	message.head.call = failure->call;
+	message.head.value = failure->value;
+	message.head.undo = create.undo_error;
+	monitor_send(socket, &message);
+}
+
+/* The server's own part of a create, while init waits. The end of the socket is an abort. */
+static int interlude(int socket, uint32_t process)
+{
+	say(socket, MONITOR_WAITING, process);
+	for (;;) {
+		struct pollfd item = { .fd = socket, .events = POLLIN };
+		int got;
+
+		if (poll(&item, 1, -1) < 0 && errno != EINTR)
+			return -errno;
+		got = monitor_receive(socket, &message);
+		if (got == -EAGAIN)
+			continue;
+		monitor_close_fds(&message);
+		if (got == 1 && message.head.kind == MONITOR_FINISH)
+			return host_create_finish(&create);
+		if (got == 1 && message.head.kind == MONITOR_MARK)
+			host_create_mark(&create, message.head.index, (enum wherry_journal_state)message.head.status);
+		else
+			break;
+	}
+	host_create_abort(&create);
+	return -ECANCELED;
+}
+
+static int make(int socket, const struct monitor_message *r)
+{
+	struct host_request request = { 0 };
+	int result = prepare(r, &request);
+
+	if (result < 0)
+		return result;
+	if (r->head.kind == MONITOR_EXEC) {
+		if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
+			sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
+		return host_exec(&create, &request);
+	}
+	request.extra_count = read_extra(r);
+	result = host_create_begin(&create, &request);
+	return result == 0 && create.waiting ? interlude(socket, r->head.process) : result;
+}
+
+void helper_run(int socket, struct monitor_message *request)
+{
+	int result;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	if (getppid() != request->head.pid) /* the monitor is gone already */
+		_exit(1);
+	result = make(socket, request);
+	if (result < 0)
+		say_failure(socket, request->head.process, -result);
+	else
+		say(socket, MONITOR_MADE, request->head.process);
+	_exit(0);
+}

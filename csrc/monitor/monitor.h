@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The monitor: parent of a container's first process and of each exec. It outlives the server that started it: it keeps what holds their
+ * stdio together, writes down how each ended, and tells every server that is connected. A server gives it finished plans and opened descriptors: here, too,
+ * nothing is decided.
+ *
+ * One container is one monitor. It ends when nothing of its container lives and nothing is left to be read.
+ */
+#ifndef WHERRY_MONITOR_H
+#define WHERRY_MONITOR_H
+
+#include "../host/parts.h"
+
+#include <poll.h>
+
+enum {
+	MONITOR_VERSION = 0x4d4e0001, /* first word of each message */
+	MAX_MESSAGE = 64 << 10,
+	MAX_PROCESSES = 1024,
+	MAX_CONNECTIONS = 8,
+	MAX_DESCRIPTORS = 16,
+	MAX_META = 3072,
+	MAX_NAME = 128,
+};
+
+/* From a server. */
+enum monitor_request {
+	MONITOR_CREATE = 1,  /* make the container. Answer: WAITING (a plan with an interlude), then MADE or FAILED */
+	MONITOR_EXEC,        /* one more process. Answer: MADE or FAILED */
+	MONITOR_FINISH,      /* the interlude is done */
+	MONITOR_ABORT,       /* the interlude failed. Answer: FAILED with error ECANCELED */
+	MONITOR_MARK,        /* journal: extra entry `index` is now in `status` */
+	MONITOR_CLOSE_INPUT, /* of a process: our writing end of its stdin */
+	MONITOR_RELEASE,     /* of a process that has ended: everything, its exit record included */
+	MONITOR_WATCH,       /* MONITOR_FD_EVENTS: the file that counts the container's OOM kills */
+};
+
+/* To each server that is connected. */
+enum monitor_report {
+	MONITOR_WAITING = 32, /* init waits for the interlude; pid */
+	MONITOR_MADE,         /* pid; MONITOR_FD_PROCESS, MONITOR_FD_MASTER where there is a terminal */
+	MONITOR_FAILED,       /* step, error, call, value, undo */
+	MONITOR_ENDED,        /* status, signal, oom, time */
+	MONITOR_DRAINED,      /* the pump of its terminal has come to an end */
+	MONITOR_PROCESS,      /* to who connects: a process that lives; meta, descriptors as in MADE */
+	MONITOR_LISTED,       /* to who connects: that was all */
+};
+
+/* What a message carries, in the order of the bits of `fds`. */
+enum monitor_fd {
+	MONITOR_FD_PROGRAM,  /* sealed memfd of the static program */
+	MONITOR_FD_PLAN,
+	MONITOR_FD_CONFIG,
+	MONITOR_FD_TARGET,   /* exec: pidfd of the container's first process */
+	MONITOR_FD_STDIN,    /* as the process gets them */
+	MONITOR_FD_STDOUT,
+	MONITOR_FD_STDERR,
+	MONITOR_FD_INPUT,    /* terminal: what is pumped into it ... */
+	MONITOR_FD_OUTPUT,   /* ... and where its output goes */
+	MONITOR_FD_HOLD_IN,  /* writing end of stdin's fifo: no end of file before MONITOR_CLOSE_INPUT */
+	MONITOR_FD_HOLD_OUT, /* reading ends: a reader may go and come back */
+	MONITOR_FD_HOLD_ERR,
+	MONITOR_FD_EVENTS,
+	MONITOR_FD_PROCESS,  /* pidfd */
+	MONITOR_FD_MASTER,
+	MONITOR_FD_COUNT,
+};
+
+enum monitor_text { TEXT_ROOT, TEXT_ID, TEXT_BUNDLE, TEXT_BUNDLE_JSON, TEXT_PID_FILE, TEXT_NAME, TEXT_META, TEXT_EXTRA, TEXT_COUNT };
+
+/* Followed by the texts, each with a NUL that is not counted. No padding: Python packs it as <IHHIIiiiIqIIQiIiI8I. */
+struct monitor_head {
+	uint32_t version;
+	uint16_t kind;
+	uint16_t count;   /* CREATE: extra journal entries in TEXT_EXTRA, each a byte of its kind and a text with its NUL */
+	uint32_t process; /* 0 = the container's first process; execs by the number that the server gave them */
+	uint32_t fds;     /* 1 << enum monitor_fd */
+	int32_t pid;
+	int32_t status;
+	int32_t signal;
+	uint32_t oom;
+	int64_t seconds;
+	uint32_t nanoseconds;
+	uint32_t step;
+	uint64_t value;
+	int32_t error;
+	uint32_t call;
+	int32_t undo;
+	uint32_t index;
+	uint32_t length[TEXT_COUNT];
+};
+
+struct monitor_message {
+	struct monitor_head head;
+	char data[MAX_MESSAGE];
+	const char *text[TEXT_COUNT];
+	int fd[MONITOR_FD_COUNT]; /* -1 = not there; owned */
+};
+
+/* protocol.c */
+int monitor_receive(int socket, struct monitor_message *message); /* 1 = one is there, 0 = the end, -errno (-EAGAIN; -EPROTO: nothing of it is kept) */
+int monitor_send(int socket, struct monitor_message *message);    /* what is in text[] and fd[]; keeps all of it */
+void monitor_empty(struct monitor_message *message, uint16_t kind, uint32_t process);
+void monitor_close_fds(struct monitor_message *message);
+
+/* pump.c: between a pty and two fifos, never waiting */
+struct pump {
+	int master, input, output; /* -1 = ended */
+	char *buffer;              /* of both directions; NULL = no pump */
+	uint32_t out_at, out_size, in_at, in_size;
+};
+int pump_begin(struct pump *p, int master, int input, int output); /* takes them */
+size_t pump_poll(const struct pump *p, struct pollfd items[3]);    /* always fills three */
+void pump_run(struct pump *p, const struct pollfd items[3]);
+bool pump_ended(const struct pump *p);
+void pump_end(struct pump *p);
+
+/* process.c */
+struct process {
+	uint32_t number;
+	pid_t pid;           /* 0 = not made yet */
+	int pidfd;
+	pid_t helper;        /* who makes it; 0 = has ended */
+	int helper_socket;
+	bool ended, drained_told;
+	int hold[3], master;
+	struct pump pump;
+	char name[MAX_NAME]; /* exec id; "" = the first process */
+	uint32_t meta_size;
+	char meta[MAX_META];
+};
+
+struct monitor {
+	int signals, listener, directory, events;
+	uint32_t oom_before;
+	int connection[MAX_CONNECTIONS];
+	struct process *process[MAX_PROCESSES];
+	uint32_t processes;
+	char directory_path[WHERRY_MAX_PATH];
+};
+
+void process_request(struct monitor *m, struct monitor_message *message); /* takes the descriptors that it needs */
+void process_helper(struct monitor *m, struct process *p);                /* its helper has spoken */
+void process_reap(struct monitor *m);
+void process_pumped(struct monitor *m, struct process *p);
+bool process_over(const struct monitor *m);    /* nothing lives, nothing is made, nothing is left to be read */
+bool process_waiting(const struct monitor *m); /* nothing lives, but something is left to be read */
+void process_forget_creates(struct monitor *m); /* no server is there: a create that is under way has nobody who asked for it */
+void process_list(struct monitor *m, int connection);
+void monitor_tell(struct monitor *m, struct monitor_message *message); /* every connection */
+
+/* helper.c: makes a process, in a child of the monitor, and ends. `socket` leads to the monitor. */
+void helper_run(int socket, struct monitor_message *request) __attribute__((noreturn));
+
+/* record.c */
+struct ending {
+	int status, signal;
+	uint32_t oom;
+	struct timespec at;
+};
+int record_write(const struct monitor *m, const struct process *p, const struct ending *ending);
+void record_remove(const struct monitor *m, const struct process *p);
+uint32_t record_oom_kills(int events);
+int record_listen(const struct monitor *m);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The processes of one container, from the request to make one to its release.
+ *
+ *     helper at work   -> made (its pid is known) -> ended (record written, told, reaped) -> released
+ */
+#include "monitor.h"
+
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static struct monitor_message report;
+
+static bool alive(const struct process *p)
+{
+	return p->helper || (p->pid && !p->ended);
+}
+
+/* ---- the table */
+
+static struct process *find(const struct monitor *m, uint32_t number)
+{
+	for (uint32_t i = 0; i < m->processes; i++)
+		if (m->process[i]->number == number)
+			return m->process[i];
+	return NULL;
+}
+
+static struct process *add(struct monitor *m, const struct monitor_message *r)
+{
+	struct process *p;
+
+	if (m->processes == MAX_PROCESSES || find(m, r->head.process) || r->head.length[TEXT_NAME] >= MAX_NAME || r->head.length[TEXT_META] >= MAX_META)
+		return NULL;
+	p = mmap(NULL, sizeof(*p), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	p->number = r->head.process;
+	p->pidfd = p->helper_socket = p->master = -1;
+	p->hold[0] = p->hold[1] = p->hold[2] = -1;
+	memcpy(p->name, r->text[TEXT_NAME], r->head.length[TEXT_NAME]);
+	memcpy(p->meta, r->text[TEXT_META], r->head.length[TEXT_META]);
+	p->meta_size = r->head.length[TEXT_META];
+	m->process[m->processes++] = p;
+	return p;
+}
+
+static void let_go(struct process *p)
+{
+	pump_end(&p->pump);
+	for (int i = 0; i < 3; i++)
+		wherry_close(&p->hold[i]);
+	wherry_close(&p->master);
+	wherry_close(&p->pidfd);
+	wherry_close(&p->helper_socket);
+}
+
+static void drop(struct monitor *m, struct process *p)
+{
+	let_go(p);
+	for (uint32_t i = 0; i < m->processes; i++)
+		if (m->process[i] == p) {
+			m->process[i] = m->process[--m->processes];
+			break;
+		}
+	munmap(p, sizeof(*p));
+}
+
+/* ---- telling */
+
+void monitor_tell(struct monitor *m, struct monitor_message *message)
+{
+	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
+		if (m->connection[i] >= 0)
+			monitor_send(m->connection[i], message); /* who does not listen is found by poll */
+}
+
+static void tell(struct monitor *m, const struct process *p, uint16_t kind)
+{
+	monitor_empty(&report, kind, p->number);
+	report.head.pid = p->pid;
+	monitor_tell(m, &report);
+}
+
+void process_list(struct monitor *m, int connection)
+{
+	for (uint32_t i = 0; i < m->processes; i++) {
+		const struct process *p = m->process[i];
+
+		if (!p->pid || p->ended)
+			continue;
+		monitor_empty(&report, MONITOR_PROCESS, p->number);
+		report.head.pid = p->pid;
+		report.text[TEXT_NAME] = p->name;
+		report.text[TEXT_META] = p->meta;
+		report.fd[MONITOR_FD_PROCESS] = p->pidfd;
+		report.fd[MONITOR_FD_MASTER] = p->master;
+		monitor_send(connection, &report);
+	}
+	monitor_empty(&report, MONITOR_LISTED, 0);
+	monitor_send(connection, &report);
+}
+
+/* ---- making one */
+
+static void fail(struct monitor *m, struct process *p, int error)
+{
+	monitor_empty(&report, MONITOR_FAILED, p->number);
+	report.head.error = error;
+	report.head.step = UINT32_MAX;
+	monitor_tell(m, &report);
+	drop(m, p);
+}
+
+static int start_helper(struct process *p, struct monitor_message *r)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	r->head.pid = getpid();
+	p->helper = fork();
+	if (p->helper == 0) {
+		close(pair[0]);
+		helper_run(pair[1], r);
+	}
+	close(pair[1]);
+	p->helper_socket = pair[0];
+	if (p->helper < 0) {
+		p->helper = 0;
+		return -errno;
+	}
+	return 0;
+}
+
+/* What the helper alone needs is closed by whoever has received it. */
+static void begin(struct monitor *m, struct monitor_message *r)
+{
+	struct process *p = add(m, r);
+	int result;
+
+	if (!p) {
+		monitor_empty(&report, MONITOR_FAILED, r->head.process);
+		report.head.error = EAGAIN;
+		report.head.step = UINT32_MAX;
+		monitor_tell(m, &report);
+		return;
+	}
+	if (r->head.kind == MONITOR_CREATE)
+		host_join(m->directory_path, sizeof(m->directory_path), r->text[TEXT_ROOT], r->text[TEXT_ID]);
+	for (int i = 0; i < 3; i++)
+		p->hold[i] = wherry_steal(&r->fd[MONITOR_FD_HOLD_IN + i]);
+	p->pump.input = wherry_steal(&r->fd[MONITOR_FD_INPUT]);
+	p->pump.output = wherry_steal(&r->fd[MONITOR_FD_OUTPUT]);
+	p->pump.master = -1;
+	result = start_helper(p, r);
+	if (result < 0)
+		fail(m, p, -result);
+}
+
+/* The first process is made: its directory is ours, and who looks for us finds us there. */
+static void settle(struct monitor *m)
+{
+	m->directory = open(m->directory_path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (m->directory >= 0)
+		m->listener = record_listen(m);
+}
+
+static void made(struct monitor *m, struct process *p, struct monitor_message *answer)
+{
+	int input = p->pump.input, output = p->pump.output;
+
+	p->pid = answer->head.pid;
+	if (!p->number)
+		settle(m);
+	monitor_tell(m, answer);
+	p->pidfd = wherry_steal(&answer->fd[MONITOR_FD_PROCESS]);
+	p->master = wherry_steal(&answer->fd[MONITOR_FD_MASTER]);
+	if (p->master < 0) {
+		wherry_close(&input);
+		wherry_close(&output);
+		return;
+	}
+	pump_begin(&p->pump, fcntl(p->master, F_DUPFD_CLOEXEC, 3), input, output);
+}
+
+static struct monitor_message answer;
+
+/* One word of it; false at its end. */
+static bool hear(struct monitor *m, struct process *p)
+{
+	int got = monitor_receive(p->helper_socket, &answer);
+
+	if (got == -EAGAIN)
+		return false;
+	if (got <= 0) {
+		wherry_close(&p->helper_socket);
+		return false;
+	}
+	if (answer.head.kind == MONITOR_MADE)
+		made(m, p, &answer);
+	else
+		monitor_tell(m, &answer);
+	if (answer.head.kind == MONITOR_FAILED)
+		p->ended = true;
+	monitor_close_fds(&answer);
+	return true;
+}
+
+void process_helper(struct monitor *m, struct process *p)
+{
+	while (p->helper_socket >= 0 && hear(m, p))
+		;
+}
+
+/* It has said all that it had to say. */
+static void helper_ended(struct monitor *m, struct process *p)
+{
+	p->helper = 0;
+	wherry_close(&p->helper_socket);
+	if (p->pid)
+		return;
+	if (!p->ended) /* without a word */
+		fail(m, p, ECHILD);
+	else
+		drop(m, p);
+}
+
+void process_forget_creates(struct monitor *m)
+{
+	for (uint32_t i = 0; i < m->processes; i++)
+		if (m->process[i]->helper && !m->process[i]->pid)
+			kill(m->process[i]->helper, SIGKILL); /* our child, not reaped yet */
+}
+
+/* ---- the end of one */
+
+static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
+{
+	struct ending ending = { .status = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status };
+
+	ending.signal = info->si_code == CLD_EXITED ? 0 : info->si_status;
+	ending.oom = record_oom_kills(m->events);
+	clock_gettime(CLOCK_REALTIME, &ending.at);
+	p->ended = true;
+	record_write(m, p, &ending);
+	monitor_empty(&report, MONITOR_ENDED, p->number);
+	report.head.pid = p->pid;
+	report.head.status = ending.status;
+	report.head.signal = ending.signal;
+	report.head.oom = ending.oom;
+	report.head.seconds = ending.at.tv_sec;
+	report.head.nanoseconds = (uint32_t)ending.at.tv_nsec;
+	monitor_tell(m, &report);
+	wherry_close(&p->pidfd);
+	wherry_close(&p->hold[0]);
+}
+
+static void reap_one(struct monitor *m, const siginfo_t *info)
+{
+	struct process *of = NULL;
+	bool helper = false;
+
+	for (uint32_t i = 0; i < m->processes && !of; i++) {
+		struct process *p = m->process[i];
+
+		helper = p->helper == info->si_pid;
+		if (helper || (p->pid == info->si_pid && !p->ended))
+			of = p;
+	}
+	if (of && !helper)
+		ended(m, of, info);
+	waitpid(info->si_pid, NULL, 0);
+	if (of && helper)
+		helper_ended(m, of);
+}
+
+/* Helpers are heard first: the end of a process that one has made may be here with the helper's own. */
+void process_reap(struct monitor *m)
+{
+	for (;;) {
+		siginfo_t info = { .si_pid = 0 };
+
+		for (uint32_t i = 0; i < m->processes; i++)
+			process_helper(m, m->process[i]);
+		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
+			return;
+		reap_one(m, &info);
+	}
+}
+
+void process_pumped(struct monitor *m, struct process *p)
+{
+	if (p->drained_told || !p->pump.buffer || !pump_ended(&p->pump))
+		return;
+	pump_end(&p->pump);
+	p->drained_told = true;
+	tell(m, p, MONITOR_DRAINED);
+}
+
+/* ---- requests */
+
+static void release(struct monitor *m, struct process *p)
+{
+	if (alive(p))
+		return;
+	record_remove(m, p);
+	drop(m, p);
+}
+
+static void relay(struct process *p, struct monitor_message *r)
+{
+	if (p->helper_socket >= 0)
+		monitor_send(p->helper_socket, r);
+}
+
+void process_request(struct monitor *m, struct monitor_message *r)
+{
+	struct process *p;
+
+	if (r->head.kind == MONITOR_CREATE || r->head.kind == MONITOR_EXEC) {
+		begin(m, r);
+		return;
+	}
+	if (r->head.kind == MONITOR_WATCH) {
+		wherry_close(&m->events);
+		m->events = wherry_steal(&r->fd[MONITOR_FD_EVENTS]);
+		return;
+	}
+	p = find(m, r->head.process);
+	if (!p)
+		return;
+	switch (r->head.kind) {
+	case MONITOR_FINISH:
+	case MONITOR_ABORT:
+	case MONITOR_MARK:
+		relay(p, r);
+		break;
+	case MONITOR_CLOSE_INPUT:
+		wherry_close(&p->hold[0]);
+		break;
+	case MONITOR_RELEASE:
+		release(m, p);
+		break;
+	}
+}
+
+/* ---- what is left */
+
+static bool unread(const struct process *p)
+{
+	int left = 0;
+
+	for (int i = 1; i < 3; i++)
+		if (p->hold[i] >= 0 && ioctl(p->hold[i], FIONREAD, &left) == 0 && left > 0)
+			return true;
+	return p->pump.buffer && !pump_ended(&p->pump);
+}
+
+static bool lives(const struct monitor *m)
+{
+	for (uint32_t i = 0; i < m->processes; i++)
+		if (alive(m->process[i]))
+			return true;
+	return false;
+}
+
+static bool deleted(const struct monitor *m)
+{
+	struct stat directory;
+
+	return m->directory < 0 || fstat(m->directory, &directory) < 0 || !directory.st_nlink;
+}
+
+/* Output that nobody has read yet is kept until somebody has, or until the container is deleted. */
+static bool kept(const struct monitor *m)
+{
+	if (deleted(m))
+		return false;
+	for (uint32_t i = 0; i < m->processes; i++)
+		if (unread(m->process[i]))
+			return true;
+	return false;
+}
+
+bool process_waiting(const struct monitor *m)
+{
+	return m->processes && !lives(m) && kept(m);
+}
+
+bool process_over(const struct monitor *m)
+{
+	return !lives(m) && !kept(m);
+}
