@@ -7,8 +7,9 @@ Each round runs every runtime once, in an order that rotates. `idle` waits 40 ms
 back (`b2b`) hides the RCU grace period that a write to cgroup.procs waits for. A claim about speed quotes both.
 
 Columns of wherry:
-    cached  the configuration has been compiled before: the front launches it from the plan cache, without an interpreter
-    cold    the configuration is new each time (an annotation changes): Python compiles it
+    cached  the same bundle again: the front launches it from the plan cache, without an interpreter
+    next    one more container of a kind, as an engine writes them: host name, environment and annotations are its own
+    cold    a configuration like none before (an annotation of another name): Python compiles it
     python  as cold, and every verb through Python (WHERRY_FRONT=off)
 """
 
@@ -34,11 +35,23 @@ IDLE = 0.040
 PROFILE = Path("/usr/share/containers/seccomp.json")
 
 
-class Runtime:
-    """One column: how a verb is called, and whether each container gets a configuration of its own."""
+Change = Callable[[dict[str, Any], str], dict[str, Any]]
 
-    def __init__(self, name: str, command: str, root: Path, fresh: bool = False, environment: dict[str, str] | None = None) -> None:
-        self.name, self.fresh = name, fresh
+
+def another_of_its_kind(config: dict[str, Any], name: str) -> dict[str, Any]:
+    process = {**config["process"], "env": [*config["process"]["env"], f"HOSTNAME={name}"]}
+    return {**config, "hostname": name, "process": process, "annotations": {"bench.container": name}}
+
+
+def another_kind(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**config, "annotations": {f"bench.{name}": ""}}
+
+
+class Runtime:
+    """One column: how a verb is called, and what changes in the configuration from one container to the next."""
+
+    def __init__(self, name: str, command: str, root: Path, change: Change | None = None, environment: dict[str, str] | None = None) -> None:
+        self.name, self.change = name, change
         self.command = [command, "--root", str(root)]
         self.environment = {**os.environ, **(environment or {})}
 
@@ -131,10 +144,6 @@ def make_bundle(place: Path, config: dict[str, Any]) -> None:
         directory.chmod(0o755)
 
 
-def refresh(place: Path, config: dict[str, Any], number: int) -> None:
-    (place / "config.json").write_text(json.dumps({**config, "annotations": {"bench.round": str(number)}}))
-
-
 def wait_end(pid: int) -> None:
     fd = os.pidfd_open(pid)
     try:
@@ -178,14 +187,14 @@ def questions(runtime: Runtime, bundle: Path, name: str, idle: float) -> dict[st
 
 def measure(runtimes: list[Runtime], bundles: dict[str, tuple[Path, dict[str, Any]]], what: Any, rounds: int, idle: float) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {runtime.name: {} for runtime in runtimes}
-    for number in range(rounds + 1):
+    for number in range(-2, rounds):
         for turn in range(len(runtimes)):
             runtime = runtimes[(turn + number) % len(runtimes)]
             bundle, config = bundles[runtime.name]
-            if runtime.fresh:
-                refresh(bundle, config, time.perf_counter_ns())
+            if runtime.change:
+                (bundle / "config.json").write_text(json.dumps(runtime.change(config, f"c{time.perf_counter_ns()}")))
             times = what(runtime, bundle, f"bench-{os.getpid()}-{number}", idle)
-            if number:  # the first round fills caches
+            if number >= 0:  # the first two rounds fill caches
                 for key, value in times.items():
                     found[runtime.name].setdefault(key, []).append(value)
     return found
@@ -207,7 +216,7 @@ def main() -> int:
     reader.add_argument("--rounds", type=int, default=15)
     reader.add_argument("--row", action="append", choices=list(ROWS), help="only these rows (default: all)")
     reader.add_argument("--wherry", default=shutil.which("wherry", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"))
-    reader.add_argument("--quick", action="store_true", help="only create+start+delete, only cached and cold")
+    reader.add_argument("--quick", action="store_true", help="only create+start+delete, without the column python")
     given = reader.parse_args()
     if os.geteuid() or not given.wherry:
         raise SystemExit("bench: needs root, and wherry on PATH")
@@ -221,8 +230,9 @@ def main() -> int:
         print(f"# {os.uname().release}, {os.cpu_count()} processors, mounted for the bench: {mounted or 'nothing'}")
         runtimes = [
             Runtime("cached", given.wherry, top / "r1"),
-            Runtime("cold", given.wherry, top / "r2", fresh=True),
-            *([] if given.quick else [Runtime("python", given.wherry, top / "r3", fresh=True, environment={"WHERRY_FRONT": "off"})]),
+            Runtime("next", given.wherry, top / "r2", another_of_its_kind),
+            Runtime("cold", given.wherry, top / "r3", another_kind),
+            *([] if given.quick else [Runtime("python", given.wherry, top / "r4", another_kind, environment={"WHERRY_FRONT": "off"})]),
             *[Runtime(peer, found, top / peer) for peer in ("crun", "runc") if (found := shutil.which(peer))],
         ]
         for row in given.row or list(ROWS):
@@ -239,7 +249,7 @@ def main() -> int:
             if row == "default" and not given.quick:
                 sleeping = {**config, "process": {**config["process"], "args": ["/bin/sleep", "60"]}}
                 for name, (bundle, _) in bundles.items():
-                    refresh(bundle, sleeping, 0)
+                    (bundle / "config.json").write_text(json.dumps(sleeping))
                     bundles[name] = (bundle, sleeping)
                 for mode, idle in (("idle", IDLE), ("b2b", 0.0)):
                     report(row, mode, measure(runtimes, bundles, questions, given.rounds, idle), runtimes)
