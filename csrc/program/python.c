@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How the front finds its Python: beside it stands `wherry-python`, whose first line every installer rewrites to its own
-// interpreter. The front becomes `INTERPRETER -I -S wherry-python ARGS`. Where that interpreter is gone (a moved venv), python3 beside the front.
+// interpreter. The front becomes `INTERPRETER -I -S wherry-python ARGS`. Where that interpreter is gone (a moved venv) or that line names a shell,
+// python3 beside the front.
 #include <string.h>
 #include <unistd.h>
 
@@ -96,7 +97,8 @@ static int become(const struct front *f, const char *extra)
 	if (extra)
 		environment[variables++] = extra;
 	arguments[0] = place.interpreter + 2;
-	execve(arguments[0], (char *const *)arguments, (char *const *)environment);
+	if (strcmp(arguments[0], "/bin/sh")) // a shell's script: the path was too long for a first line, or is to be movable
+		execve(arguments[0], (char *const *)arguments, (char *const *)environment);
 	arguments[0] = place.beside;
 	execve(arguments[0], (char *const *)arguments, (char *const *)environment);
 	say("wherry: neither ");

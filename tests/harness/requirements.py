@@ -97,6 +97,17 @@ def verb(runtime: str, name: str) -> str | None:
     return None if name in text.split() or f"{name}," in text.split() else f"{Path(runtime).name} has no verb {name}"
 
 
+def numa() -> str | None:
+    return None if Path("/sys/devices/system/node").exists() else "the kernel has no memory policies (no NUMA)"
+
+
+@cache
+def linux32() -> str | None:
+    """User-mode Linux takes the personality and goes on saying x86_64."""
+    done = subprocess.run(["setarch", "linux32", "uname", "-m"], capture_output=True, text=True)
+    return None if done.stdout.strip() == "i686" else f"setarch linux32 uname -m says {done.stdout.strip() or done.stderr.strip()}"
+
+
 def probe() -> str | None:
     built = os.environ.get("WHERRY_PROBE") or str(Path(__file__).parents[2] / "build/probe/probe")
     return None if Path(built).exists() else "the probe is not built (make -C tests/probe)"
@@ -113,6 +124,8 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "apparmor": lambda: lsm("apparmor"),
     "selinux": lambda: lsm("selinux"),
     "systemd": systemd,
+    "numa": numa,
+    "linux32": linux32,
     "probe": probe,
     "seccomp-profile": seccomp_profile,
 }

@@ -47,7 +47,8 @@ def test_example(example: Path, bundle: Bundle, place: Path) -> None:
 @pytest.mark.requires("userns")
 @pytest.mark.parametrize("name", FOR_USERS)
 def test_as_an_ordinary_user(name: str, bundle: Bundle, place: Path) -> None:
-    if subprocess.run([sys.executable, "-c", "import wherry.kernel.native"], user=USER, group=USER, extra_groups=[], cwd="/", capture_output=True).returncode:
+    argv = ["/usr/bin/env", sys.executable, "-c", "import wherry.kernel.native"]
+    if subprocess.run(argv, user=USER, group=USER, extra_groups=[], cwd="/", capture_output=True).returncode:
         pytest.skip("requires an interpreter that an ordinary user may run")
     root = place / "root"
     root.mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 import _cffi_backend
 import pytest
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 SYSTEM = "/usr/bin/python3"
 PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -127,7 +127,7 @@ def test_editable(site: Path) -> None:
     """pip install --editable, as a contributor does it."""
     source = site / "checkout"
     source.mkdir()
-    files = run(["git", "-C", str(ROOT), "ls-files", "-z"]).stdout.split("\0") if (ROOT / ".git").exists() else []
+    files = run(["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]).stdout.split("\0") if (ROOT / ".git").exists() else []
     if not files:
         pytest.skip("SKIPPED, LOUDLY: no git checkout to make an editable installation of")
     for name in filter(None, files):
@@ -142,6 +142,51 @@ def test_editable(site: Path) -> None:
             "--editable", str(source)]  # fmt: skip
     run(argv, timeout=120, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
     loaded_by(venv / "bin/wherry")
+
+
+def test_venv_with_a_long_path_with_spaces(site: Path, wheel: Path) -> None:
+    """Longer than the kernel lets a first line be, and one that it would split."""
+    venv = make_venv(site / ("long " * 40) / ("y" * 120), wheel)
+    loaded_by(venv / "bin/wherry")
+
+
+def uv(*words: str | Path, **environment: str) -> None:
+    """Without the network, its caches, or a Python of its own."""
+    found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not found:
+        pytest.skip("SKIPPED, LOUDLY: no uv beside the tests' Python (pip install uv)")
+    env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", **environment}
+    run([found, "--offline", "--no-cache", "--no-config", "--quiet", *map(str, words)], env=env)
+
+
+def make_uv_venv(place: Path, wheel: Path, *options: str) -> Path:
+    uv("venv", "--python", SYSTEM, *options, place)
+    uv("pip", "install", "--no-deps", "--no-index", "--python", place / "bin/python", wheel)
+    give_backend(place / f"lib/{PYTHON}/site-packages")
+    return place
+
+
+def test_uv_venv(site: Path, wheel: Path) -> None:
+    venv = make_uv_venv(site / "uv", wheel)
+    assert (venv / "bin/wherry-python").read_text().startswith(f"#!{venv}/bin/python")
+    loaded_by(venv / "bin/wherry")
+
+
+def test_uv_venv_that_is_moved(site: Path, wheel: Path) -> None:
+    make_uv_venv(site / "uv-before", wheel, "--relocatable").rename(site / "uv-after")
+    assert (site / "uv-after/bin/wherry-python").read_text().startswith("#!/bin/sh\n")
+    loaded_by(site / "uv-after/bin/wherry")
+
+
+def test_uv_tool(site: Path, wheel: Path) -> None:
+    """A venv of its own, and links to its programs."""
+    excluded = site / "excluded"
+    excluded.write_text("".join(f"{name}\n" for name in ("cffi", "jsonschema", "pyseccomp", "protobuf", "grpcio")))
+    places = {"UV_TOOL_DIR": str(site / "tools"), "UV_TOOL_BIN_DIR": str(site / "tool-bin")}
+    uv("tool", "install", "--no-index", "--excludes", excluded, "--python", SYSTEM, wheel, **places)
+    give_backend(site / f"tools/wherry/lib/{PYTHON}/site-packages")
+    assert (site / "tool-bin/wherry").resolve() == site / "tools/wherry/bin/wherry"
+    loaded_by(site / "tool-bin/wherry")
 
 
 def test_no_interpreter_at_all(site: Path, wheel: Path) -> None:

@@ -209,6 +209,7 @@ def test_scheduler(runtime: Runtime, bundle: Bundle, scheduler: dict[str, object
     assert fields[16] == str(scheduler.get("nice", 0))
 
 
+@pytest.mark.requires("linux32")
 @pytest.mark.ours
 def test_personality(runtime: Runtime, bundle: Bundle) -> None:
     bundle.linux["personality"] = {"domain": "LINUX32"}

@@ -41,7 +41,7 @@ if [[ $mode != rebuild ]]; then
   command -v ninja >/dev/null || build+=(ninja)
   tools=()
   if [[ $mode == all || $mode == test ]]; then tools=(pytest pytest-timeout hypothesis); fi
-  if [[ $mode == all ]]; then tools+=(ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
+  if [[ $mode == all ]]; then tools+=(uv ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
   pip install "${build[@]}" grpcio protobuf jsonschema pyseccomp "${tools[@]}"
 fi
 mkdir -p build
