@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from corpus import load, names
 from support import HERE, host, make, options
 
+from corpus import load, names
 from wherry.errors import WherryError
 from wherry.kernel import native
 from wherry.oci.validate import validate
