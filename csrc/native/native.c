@@ -99,6 +99,42 @@ static int native_pidfd_signal(int pidfd, int signal)
 	return sys_pidfd_send_signal(pidfd, signal, NULL, 0) < 0 ? -errno : 0;
 }
 
+/* Orphans of ours come to us. */
+static int native_subreaper(void)
+{
+	return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* ---- mounts of a root filesystem, on the host */
+
+static int native_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
+{
+	return mount(source, target, type, flags, data) < 0 ? -errno : 0;
+}
+
+static int native_unmount(const char *target, int flags)
+{
+	return umount2(target, flags) < 0 ? -errno : 0;
+}
+
+static int native_fs_option(int fs, unsigned int command, const char *key, const char *value)
+{
+	return sys_fsconfig(fs, command, key, value, 0) < 0 ? -errno : 0;
+}
+
+/* What has been configured, created and attached in one. */
+static int native_fs_mount(int fs, unsigned int attributes, const char *target)
+{
+	cleanup_fd int mount_fd = -1;
+
+	if (sys_fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -errno;
+	mount_fd = sys_fsmount(fs, FSMOUNT_CLOEXEC, attributes);
+	if (mount_fd < 0 || sys_move_mount(mount_fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return -errno;
+	return 0;
+}
+
 /* ---- the static program, whose bytes the build puts into the extension */
 
 extern const uint8_t wherry_program_start[], wherry_program_end[];

@@ -504,6 +504,35 @@ def pidfd_signal(pidfd: "int", number: "int") -> "None":
     _check(lib.native_pidfd_signal(pidfd, number))
 
 
+def subreaper() -> "None":
+    """From here on orphans among our descendants become our children."""
+    _check(lib.native_subreaper())
+
+
+def mount(source: "str", target: "str", type: "str", flags: "int", data: "str") -> "None":
+    _check(lib.native_mount(_bytes(source), _bytes(target), _bytes(type), flags, _bytes(data)), target)
+
+
+def unmount(target: "str", flags: "int") -> "None":
+    _check(lib.native_unmount(_bytes(target), flags), target)
+
+
+def fs_open(type: "str") -> "int":
+    """A filesystem to be configured, and mounted by fs_mount; the descriptor is the caller's to close."""
+    fd: int = lib.sys_fsopen(_bytes(type), 1)
+    return _check(fd if fd >= 0 else -ffi.errno, type)
+
+
+def fs_option(fs: "int", key: "str", value: "str | None" = None) -> "None":
+    """A flag, or a key with its value."""
+    _check(lib.native_fs_option(fs, 0 if value is None else 1, _bytes(key), ffi.NULL if value is None else _bytes(value)), key)
+
+
+def fs_mount(fs: "int", attributes: "int", target: "str") -> "None":
+    """MOUNT_ATTR_* and the place."""
+    _check(lib.native_fs_mount(fs, attributes, _bytes(target)), target)
+
+
 def program_fd() -> "int":
     """The embedded static program as a sealed memfd, made once per process; never to be closed."""
     return _check(lib.native_program())
