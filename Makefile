@@ -5,7 +5,7 @@ export WHERRY_VENV := $(abspath $(VENV))
 RUN := tests/tools/run-tests.sh
 REQUIRED ?= /dev/null # list of tests that must not be skipped: CI gives tests/must_not_skip.txt
 
-.PHONY: all setup rebuild demo test unit lint shim docs conformance bench clean
+.PHONY: all setup rebuild demo test test-v2 unit lint fuzz shim docs conformance bench clean
 
 all: setup
 
@@ -29,6 +29,12 @@ test: setup ## everything that this machine can do: guest and engines are skippe
 	rm -rf build/reports
 	$(RUN) lint unit c front python v2 shim engines
 	$(VENV)/bin/python tests/tools/report.py total build/reports $(REQUIRED)
+
+test-v2: setup ## tests/integration on a pure cgroup v2 host, in User-mode Linux
+	$(RUN) v2
+
+fuzz: ## every target of libFuzzer for N seconds (60)
+	tests/tools/fuzz.sh $(N)
 
 docs: ## pages in docs/_site
 	tests/tools/setup.sh docs

@@ -1,20 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * libFuzzer over the decoder. Needs clang:
- *
- *     clang -std=gnu11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined -Icsrc/include \
- *         csrc/tests/{fuzz_decode,decode_target,planmaker}.c csrc/core/{decode,message,spawn,sys}.c BUILD_ID.c PROGRAM_BYTES.S
- *
- * Without clang, test_decode.c runs deterministic mutations through the same function.
+ * A launch plan. Where there is no clang, test_decode.c runs deterministic mutations through the same function.
  */
+#include "fuzz.h"
 #include "decode_target.h"
 #include "planmaker.h"
-
-#include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned int seed);
-size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t room);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

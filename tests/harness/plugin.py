@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("wherry")
     group.addoption("--front", choices=sorted(WAYS), default="both", help="verbs through the front, through Python, or each test both ways")
     group.addoption("--report-json", metavar="FILE", help="write {test: outcome} there")
+    group.addoption("--part", metavar="K/N", help="every Nth test, from the Kth on: for N hosts that share a suite")
     group.addoption("--runtime", metavar="FILE", default=os.environ.get("WHERRY_TEST_RUNTIME"), help="another runtime (runc, crun) to check the tests on")
 
 
@@ -44,10 +45,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What does not depend on the front, or is about it, belongs to the run with the front."""
-    other = [item for item in items if item.get_closest_marker("one_way") and getattr(item, "callspec", None) and item.callspec.params.get("front") == "python"]
-    if other:
-        config.hook.pytest_deselected(items=other)
-        items[:] = [item for item in items if item not in other]
+    kept = [item for item in items if not (item.get_closest_marker("one_way") and getattr(item, "callspec", None) and item.callspec.params.get("front") == "python")]
+    part, _, parts = (config.getoption("--part") or "1/1").partition("/")
+    kept = kept[int(part) - 1 :: int(parts)]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
 
 def runtime_under_test(config: pytest.Config) -> str:

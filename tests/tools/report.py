@@ -5,6 +5,7 @@ report.py failed FILE             prints what failed in a suite's file
 report.py flaky FILE TEST         a failed test has passed when run alone
 report.py ctest FILE JUNIT        a suite's file from what ctest wrote
 report.py single FILE TEST HOW    a suite's file with one more entry
+report.py merge FILE PART         PART's tests are FILE's from now on
 report.py total DIRECTORY LIST    adds all up; LIST names what must not be skipped. Exit status 1 where something is wrong
 """
 
@@ -35,6 +36,11 @@ def failed(file: str) -> None:
 
 def single(file: str, test: str, how: str) -> None:
     save(file, {**load(file), test: how})
+
+
+def merge(file: str, part: str) -> None:
+    save(file, {**load(file), **load(part)})
+    Path(part).unlink(missing_ok=True)
 
 
 def ctest(file: str, junit: str) -> None:
@@ -82,7 +88,7 @@ def main() -> int:
     if verb == "flaky":
         single(*arguments, "flaky")
         return 0
-    return {"failed": failed, "single": single, "ctest": ctest, "total": total}[verb](*arguments) or 0
+    return {"failed": failed, "single": single, "merge": merge, "ctest": ctest, "total": total}[verb](*arguments) or 0
 
 
 if __name__ == "__main__":
