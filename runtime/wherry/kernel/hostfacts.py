@@ -42,7 +42,7 @@ class Namespace:
 class HostFacts:
     __slots__ = (
         "cap_last_cap", "capabilities", "cgroup_mode", "delegate", "gid", "hierarchies", "kernel", "key", "lsms", "namespaces", "newgidmap",
-        "newuidmap", "uid", "user_namespace", "v2_controllers", "v2_mount", "v2_own",
+        "newuidmap", "setgroups_denied", "uid", "user_namespace", "v2_controllers", "v2_mount", "v2_own",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class HostFacts:
         self.uid = 0
         self.gid = 0
         self.user_namespace = False  # in another user namespace than the first one
+        self.setgroups_denied = False  # for ever, in the caller's user namespace
         self.capabilities = 0  # permitted and effective
         self.cap_last_cap = 40
         self.lsms: "tuple[str, ...]" = ()  # only where asked for
@@ -96,6 +97,7 @@ def gather(*, lsms: bool = False, delegate: bool = False, mappers: bool = False,
     facts.kernel = posix.uname().release
     facts.uid, facts.gid = posix.geteuid(), posix.getegid()
     facts.user_namespace = _read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+    facts.setgroups_denied = facts.user_namespace and _read_or("/proc/self/setgroups").strip() == "deny"
     facts.capabilities = _capabilities(_read("/proc/self/status"))
     facts.cap_last_cap = int(_read("/proc/sys/kernel/cap_last_cap"))
     cgroup_layout(facts, _read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))

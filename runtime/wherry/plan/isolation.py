@@ -389,9 +389,12 @@ def _write_maps(job: "Job") -> None:
 
 
 def setgroups_denied(job: "Job") -> bool:
-    """An unprivileged mapping of one's own id alone comes with setgroups(2) denied: the kernel wants it so."""
+    """An unprivileged mapping of one's own id alone comes with setgroups(2) denied: the kernel wants it so. What is denied in a user
+    namespace is denied in all that are made in it."""
     if job.setgroups_denied is not None:
         return job.setgroups_denied
+    if job.facts.setgroups_denied:
+        return True
     if not job.new_user or job.privileged or job.facts.capabilities & 1 << 6:
         return False
     return _single(job.linux.get("uidMappings") or (), job.facts.uid) and _single(job.linux.get("gidMappings") or (), job.facts.gid)

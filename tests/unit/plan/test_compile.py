@@ -410,6 +410,14 @@ def test_who_writes_the_maps(facts: str, outside: int, size: int, text: str) -> 
     assert steps(found, "IDENTITY")[0].fields["skip_setgroups"] == ("deny" in text)
 
 
+def test_what_is_denied_in_a_user_namespace_is_denied_in_those_that_are_made_in_it() -> None:
+    facts = host("nested")
+    facts.setgroups_denied = True
+    maps = [{"containerID": 0, "hostID": 0, "size": 1}]
+    for config in (small(linux__namespaces=namespaces("mount", "user"), linux__uidMappings=maps, linux__gidMappings=maps), small()):
+        assert steps(plan(config, facts), "IDENTITY")[0].fields["skip_setgroups"]
+
+
 def test_missing_mappers_are_named() -> None:
     error = refused(HostError, small(linux__namespaces=namespaces("mount", "user"), **MAPPINGS), host("rootless-v2", newuidmap=""))
     assert error.code == "WHERRY-HOST-PROGRAM" and "newuidmap" in error.message
