@@ -181,13 +181,15 @@ static int set_option(int fs, char *option)
 {
 	char *value = strchr(option, '=');
 	size_t length;
+	bool label;
 
 	if (!value)
 		return sys_fsconfig(fs, FSCONFIG_SET_FLAG, option, NULL, 0);
+	label = value - option >= 7 && !memcmp(value - 7, "context", 7);
 	*value++ = 0;
 	length = strlen(value);
 	/* context="...": mount(2) takes the quotes off that keep the commas in it together */
-	if (length >= 2 && value[0] == '"' && value[length - 1] == '"' && strstr(option, "context")) {
+	if (label && length >= 2 && value[0] == '"' && value[length - 1] == '"') {
 		value[length - 1] = 0;
 		value++;
 	}

@@ -32,16 +32,26 @@ static int add_file(struct sha256 *s, const char *path)
 	return 0;
 }
 
-static void add_namespace(struct sha256 *s, const char *path)
+void host_add_namespaces(struct sha256 *s, const char *process)
 {
-	struct stat status = { .st_ino = 0 };
-	uint64_t identity[2] = { 0, 0 };
+	static const char *const names[] = { "user", "mnt", "pid", "net", "cgroup", "uts", "ipc", "time" };
+	char path[64];
 
-	if (stat(path, &status) == 0) {
-		identity[0] = status.st_dev;
-		identity[1] = status.st_ino;
+	for (size_t i = 0; i < WHERRY_LENGTH(names); i++) {
+		struct stat status = { .st_ino = 0 };
+		uint64_t identity[2] = { 0, 0 };
+		char *at = path, *end = path + sizeof(path);
+
+		at = host_append(at, end, "/proc/", 6);
+		at = host_append(at, end, process, strlen(process));
+		at = host_append(at, end, "/ns/", 4);
+		host_append(at, end, names[i], strlen(names[i]) + 1);
+		if (stat(path, &status) == 0) {
+			identity[0] = status.st_dev;
+			identity[1] = status.st_ino;
+		}
+		add_part(s, path, identity, sizeof(identity));
 	}
-	add_part(s, path, identity, sizeof(identity));
 }
 
 static void add_capabilities(struct sha256 *s)
@@ -126,8 +136,6 @@ void host_hex(const uint8_t digest[32], char out[65])
 
 int host_facts_key(char out[65])
 {
-	static const char *const namespaces[] = { "/proc/self/ns/user", "/proc/self/ns/mnt", "/proc/self/ns/pid", "/proc/self/ns/net",
-						  "/proc/self/ns/cgroup" };
 	static const char *const files[] = { "/proc/sys/kernel/random/boot_id", "/proc/self/cgroup", "/sys/kernel/security/lsm" };
 	uint8_t digest[32];
 	struct sha256 s;
@@ -135,8 +143,7 @@ int host_facts_key(char out[65])
 
 	sha256_begin(&s);
 	add_identity(&s);
-	for (size_t i = 0; i < WHERRY_LENGTH(namespaces); i++)
-		add_namespace(&s, namespaces[i]);
+	host_add_namespaces(&s, "self");
 	for (size_t i = 0; i < WHERRY_LENGTH(files); i++) {
 		result = add_file(&s, files[i]);
 		if (result < 0)

@@ -226,28 +226,61 @@ static void add_blanks(struct reader *r, const uint8_t digest[32])
 	}
 }
 
-int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options)
+/* The name has been begun with all that is not in the text. */
+static int read_text(struct reader *r, uint8_t node, const void *text, size_t size)
 {
-	struct reader r = { .out = p, .start = config, .at = config, .from = config, .here = CONFIG };
+	struct host_pattern *p = r->out;
 	uint8_t digest[32];
-	int result = host_facts_key(p->pattern.hex);
 
 	p->count = 0;
-	r.end = r.start + size;
-	sha256_begin(&r.name);
-	sha256_add(&r.name, p->pattern.hex, 64);
-	sha256_add(&r.name, &options, sizeof(options));
-	while (result == 0 && r.at < r.end)
-		result = read_byte(&r);
-	if (result < 0)
-		return result;
-	sha256_add(&r.name, r.from, (size_t)(r.end - r.from));
-	sha256_end(&r.name, digest);
+	r->start = r->at = r->from = text;
+	r->end = r->start + size;
+	r->here = node;
+	while (r->at < r->end) {
+		int result = read_byte(r);
+
+		if (result < 0)
+			return result;
+	}
+	sha256_add(&r->name, r->from, (size_t)(r->end - r->from));
+	sha256_end(&r->name, digest);
 	host_hex(digest, p->pattern.hex);
-	add_blanks(&r, digest);
-	sha256_end(&r.name, digest);
+	add_blanks(r, digest);
+	sha256_end(&r->name, digest);
 	host_hex(digest, p->exact.hex);
 	return 0;
+}
+
+static int begin_name(struct reader *r, uint32_t options)
+{
+	int result = host_facts_key(r->out->pattern.hex);
+
+	sha256_begin(&r->name);
+	sha256_add(&r->name, r->out->pattern.hex, 64);
+	sha256_add(&r->name, &options, sizeof(options));
+	return result;
+}
+
+int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options)
+{
+	struct reader r = { .out = p };
+	int result = begin_name(&r, options);
+
+	return result < 0 ? result : read_text(&r, CONFIG, config, size);
+}
+
+int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size)
+{
+	struct reader r = { .out = p };
+	int result = begin_name(&r, file);
+	char process[24];
+
+	if (result < 0)
+		return result;
+	wherry_decimal((uint64_t)c->head->pid, process);
+	host_add_namespaces(&r.name, process);
+	sha256_add(&r.name, &c->head->start_time, sizeof(c->head->start_time));
+	return read_text(&r, file ? PROCESS : CONFIG, text, size);
 }
 
 /* ---- filling in --------------------------------------------------------------------------------------------------------------- */

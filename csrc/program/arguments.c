@@ -8,62 +8,76 @@
 #include "wherry/front.h"
 #include "wherry/sys.h"
 
-enum kind { TEXT, SWITCH, OPTION, IGNORED_TEXT };
+enum kind { TEXT, SWITCH, OPTION, IGNORED_TEXT, LIST };
 
-struct flag {
-	const char *verbs; // verbs that know it, each followed by a blank; "" = before the verb
-	const char *name;
-	enum kind kind;
-	size_t offset;   // of the field in struct front
-	uint32_t option; // OPTION: the bit
+enum { // as front_verbs[] counts
+	STATE = 1,
+	START = 2,
+	KILL = 4,
+	DELETE = 8,
+	CREATE = 16,
+	RUN = 32,
+	EXEC = 64,
+	GLOBAL = 128, // before the verb
 };
 
+static const struct flag {
+	char name[16];
+	uint8_t verbs, kind;
+	uint16_t value; // offset of the field in struct front; OPTION: the bit
+} flags[] = {
 #define FIELD(name) offsetof(struct front, name)
-
-static const struct flag flags[] = {
-	{"", "root", TEXT, FIELD(root), 0},
+	{"root", GLOBAL, TEXT, FIELD(root)},
 	// what is logged is worded by Python: where the front is through, there was nothing to log
-	{"", "log", IGNORED_TEXT, 0, 0},
-	{"", "log-format", IGNORED_TEXT, 0, 0},
-	{"create run ", "bundle", TEXT, FIELD(bundle), 0},
-	{"create run ", "b", TEXT, FIELD(bundle), 0},
-	{"create run ", "pid-file", TEXT, FIELD(pid_file), 0},
-	{"create run ", "console-socket", TEXT, FIELD(console_socket), 0},
-	{"create run ", "no-pivot", OPTION, 0, WHERRY_OPTION_NO_PIVOT},
-	{"create run ", "no-new-keyring", OPTION, 0, WHERRY_OPTION_NO_NEW_KEYRING},
-	{"run ", "detach", SWITCH, FIELD(detach), 0},
-	{"run ", "d", SWITCH, FIELD(detach), 0},
-	{"run ", "keep", SWITCH, FIELD(keep), 0},
-	{"run ", "no-subreaper", SWITCH, FIELD(no_subreaper), 0},
-	{"delete ", "force", SWITCH, FIELD(force), 0},
-	{"delete ", "f", SWITCH, FIELD(force), 0},
+	{"log", GLOBAL, IGNORED_TEXT, 0},
+	{"log-format", GLOBAL, IGNORED_TEXT, 0},
+	{"bundle", CREATE | RUN, TEXT, FIELD(bundle)},
+	{"b", CREATE | RUN, TEXT, FIELD(bundle)},
+	{"pid-file", CREATE | RUN | EXEC, TEXT, FIELD(pid_file)},
+	{"console-socket", CREATE | RUN | EXEC, TEXT, FIELD(console_socket)},
+	{"no-pivot", CREATE | RUN, OPTION, WHERRY_OPTION_NO_PIVOT},
+	{"no-new-keyring", CREATE | RUN, OPTION, WHERRY_OPTION_NO_NEW_KEYRING},
+	{"detach", RUN | EXEC, SWITCH, FIELD(detach)},
+	{"d", RUN | EXEC, SWITCH, FIELD(detach)},
+	{"keep", RUN, SWITCH, FIELD(keep)},
+	{"no-subreaper", RUN, SWITCH, FIELD(no_subreaper)},
+	{"force", DELETE, SWITCH, FIELD(force)},
+	{"f", DELETE, SWITCH, FIELD(force)},
+	{"process", EXEC, TEXT, FIELD(process_file)},
+	{"p", EXEC, TEXT, FIELD(process_file)},
+	{"cwd", EXEC, TEXT, FIELD(cwd)},
+	{"user", EXEC, TEXT, FIELD(user)},
+	{"u", EXEC, TEXT, FIELD(user)},
+	{"env", EXEC, LIST, FIELD(env)},
+	{"e", EXEC, LIST, FIELD(env)},
 };
 
-static bool knows(const struct flag *flag, const char *verb)
+static const struct flag *find(unsigned int verb, const char *name, size_t length)
 {
-	const char *found;
-	size_t length;
-
-	if (!verb)
-		return !*flag->verbs;
-	length = strlen(verb);
-	found = strstr(flag->verbs, verb);
-	return found && found[length] == ' ' && (found == flag->verbs || found[-1] == ' ');
+	if (length < sizeof(flags->name))
+		for (size_t i = 0; i < WHERRY_LENGTH(flags); i++)
+			if (flags[i].verbs & verb && !memcmp(flags[i].name, name, length) && !flags[i].name[length])
+				return &flags[i];
+	return NULL;
 }
 
-static const struct flag *find(const char *verb, const char *name, size_t length)
+static bool add(const char **list, size_t room, const char *value)
 {
-	for (size_t i = 0; i < WHERRY_LENGTH(flags); i++)
-		if (knows(&flags[i], verb) && strlen(flags[i].name) == length && !memcmp(flags[i].name, name, length))
-			return &flags[i];
-	return NULL;
+	size_t count = 0;
+
+	while (list[count])
+		count++;
+	if (count + 1 >= room)
+		return false;
+	list[count] = value;
+	return true;
 }
 
 // Takes the flag at argv[at]; the index of the next word, or 0 where Python has to read it.
 static int take(struct front *f, int argc, char **argv, int at)
 {
 	const char *name = argv[at] + (argv[at][1] == '-' ? 2 : 1), *value = strchr(name, '=');
-	const struct flag *flag = find(f->verb, name, value ? (size_t)(value - name) : strlen(name));
+	const struct flag *flag = find(f->verb ? 1U << f->number : GLOBAL, name, value ? (size_t)(value - name) : strlen(name));
 
 	if (!flag)
 		return 0;
@@ -71,9 +85,9 @@ static int take(struct front *f, int argc, char **argv, int at)
 		if (value)
 			return 0;
 		if (flag->kind == OPTION)
-			f->options |= flag->option;
+			f->options |= flag->value;
 		else
-			*(bool *)((char *)f + flag->offset) = true;
+			*(bool *)((char *)f + flag->value) = true;
 		return at + 1;
 	}
 	if (!value && ++at >= argc)
@@ -82,20 +96,26 @@ static int take(struct front *f, int argc, char **argv, int at)
 	if (!*value)
 		return 0;
 	if (flag->kind == TEXT)
-		*(const char **)((char *)f + flag->offset) = value;
+		*(const char **)((char *)f + flag->value) = value;
+	if (flag->kind == LIST && !add(f->env, WHERRY_LENGTH(f->env), value))
+		return 0;
 	return at + 1;
 }
 
 static bool positional(struct front *f, const char *word)
 {
-	if (!f->verb)
+	if (!f->verb) {
 		f->verb = word;
-	else if (!f->id)
+		while (strcmp(front_verbs[f->number].name, word))
+			if (++f->number == FRONT_VERBS)
+				return false;
+	} else if (!f->id) {
 		f->id = word;
-	else if (!f->signal && !strcmp(f->verb, "kill"))
+	} else if (!f->signal && 1 << f->number == KILL) {
 		f->signal = word;
-	else
+	} else {
 		return false;
+	}
 	return true;
 }
 
@@ -140,7 +160,12 @@ bool front_arguments(struct front *f, int argc, char **argv)
 {
 	int at = 1;
 
+	f->words = argv + argc;
 	while (at < argc) {
+		if (f->id && 1 << f->number == EXEC) { // what stands behind the id is the command's
+			f->words = argv + at + !strcmp(argv[at], "--");
+			break;
+		}
 		if (argv[at][0] != '-') {
 			if (!positional(f, argv[at++]))
 				return false;

@@ -151,7 +151,7 @@ static void remove_by_python(const struct front *f)
 	const char *words[MAX_PREFIX + 6];
 	sigset_t none;
 	size_t count = 0;
-	pid_t child = fork();
+	pid_t child = _Fork(); // one thread, and no handlers of atfork: fork() would bring musl's locks along
 
 	if (child > 0)
 		waitpid(child, NULL, 0);

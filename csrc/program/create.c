@@ -10,25 +10,20 @@
 #include "wherry/front.h"
 #include "wherry/sys.h"
 
-enum { MAX_CONFIG = 16 << 20 };
+enum { MAX_FILE = 16 << 20 };
 
-struct mapping {
-	const void *bytes;
-	size_t size;
-};
-
-static int map_file(int directory, const char *path, size_t most, struct mapping *out)
+int front_map(int directory, const char *path, struct front_bytes *out)
 {
 	cleanup_fd int fd = openat(directory, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a fifo must not hold us
 	struct stat status;
 	void *bytes;
 
-	if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size <= 0 || (size_t)status.st_size > most)
+	if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size <= 0 || status.st_size > MAX_FILE)
 		return -EINVAL;
 	bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
 	if (bytes == MAP_FAILED)
 		return -errno;
-	*out = (struct mapping){bytes, (size_t)status.st_size};
+	*out = (struct front_bytes){bytes, (size_t)status.st_size};
 	return 0;
 }
 
@@ -47,11 +42,11 @@ static bool bundle_path(const struct front *f, int bundle, char *path)
 	return !f->bundle || !strcmp(f->bundle, ".") || !strcmp(f->bundle, path);
 }
 
-static int sealed_self(void)
+int front_sealed_self(void)
 {
-	struct mapping self;
+	struct front_bytes self;
 
-	if (map_file(AT_FDCWD, "/proc/self/exe", 4 << 20, &self))
+	if (front_map(AT_FDCWD, "/proc/self/exe", &self))
 		return -1;
 	return wherry_seal_program(self.bytes, self.size);
 }
@@ -69,10 +64,10 @@ static struct host_pattern pattern;
 static bool prepare(const struct front *f, struct host_request *request, char *path)
 {
 	cleanup_fd int bundle = open(f->bundle ? f->bundle : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct mapping config;
+	struct front_bytes config;
 	const struct wherry_plan *plan;
 
-	if (bundle < 0 || !bundle_path(f, bundle, path) || map_file(bundle, "config.json", MAX_CONFIG, &config))
+	if (bundle < 0 || !bundle_path(f, bundle, path) || front_map(bundle, "config.json", &config))
 		return false;
 	if (host_pattern_read(&pattern, config.bytes, config.size, f->options))
 		return false;
@@ -90,7 +85,7 @@ static bool prepare(const struct front *f, struct host_request *request, char *p
 	request->console_socket = f->console_socket;
 	request->console_master = -1;
 	memset(request->stdio, -1, sizeof(request->stdio));
-	request->program = sealed_self();
+	request->program = front_sealed_self();
 	return request->program >= 0;
 }
 

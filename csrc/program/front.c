@@ -7,12 +7,9 @@
 #include "wherry/front.h"
 #include "wherry/sys.h"
 
-static const struct {
-	const char *name;
-	int (*answer)(const struct front *f);
-} verbs[] = {
-	{"state", front_state},   {"start", front_start},   {"kill", front_kill},
-	{"delete", front_delete}, {"create", front_create}, {"run", front_run},
+const struct front_verb front_verbs[FRONT_VERBS] = {
+	{"state", front_state}, {"start", front_start}, {"kill", front_kill}, {"delete", front_delete},
+	{"create", front_create}, {"run", front_run}, {"exec", front_exec},
 };
 
 // WHERRY_FRONT=off: every verb through Python, which the tests compare with this. Socket activation is Python's: it changes the
@@ -32,8 +29,6 @@ int front_main(int argc, char **argv)
 
 	f.argv = argv;
 	if (!switched_off() && front_arguments(&f, argc, argv))
-		for (size_t i = 0; i < WHERRY_LENGTH(verbs); i++)
-			if (!strcmp(f.verb, verbs[i].name))
-				status = verbs[i].answer(&f);
+		status = front_verbs[f.number].answer(&f);
 	return status == FRONT_PYTHON ? front_python(&f) : status;
 }

@@ -12,8 +12,12 @@
 struct front {
 	char **argv;              /* as given, for Python */
 	const char *root, *verb;
+	unsigned int number;      /* of the verb in front_verbs[] */
 	const char *id, *signal;  /* positional arguments */
 	const char *bundle, *pid_file, *console_socket;
+	const char *process_file, *cwd, *user; /* exec ... */
+	const char *env[32];      /* ... NULL ends */
+	char **words;             /* ... the command */
 	uint32_t options;         /* WHERRY_OPTION_*: what is part of a plan's key */
 	bool force, detach, keep, no_subreaper;
 	pid_t process;            /* attend: of an exec, which has no container to remove; 0 = a run */
@@ -37,6 +41,22 @@ int front_kill(const struct front *f);
 int front_delete(const struct front *f);
 int front_create(const struct front *f);
 int front_run(const struct front *f);
+int front_exec(const struct front *f);
+
+/* front.c */
+enum { FRONT_VERBS = 7 };
+extern const struct front_verb {
+	char name[8];
+	int (*answer)(const struct front *f);
+} front_verbs[FRONT_VERBS];
+
+/* A file's bytes in pages to be unmapped: neither empty nor longer than 16 MiB. */
+struct front_bytes {
+	const void *bytes;
+	size_t size;
+};
+int front_map(int directory, const char *path, struct front_bytes *out);
+int front_sealed_self(void); /* a sealed copy of this program */
 
 /* attend.c: an attached run from the started program to its end: forwards signals, pumps the pty `master` (or -1), removes the
  * container unless `keep`. The signals to forward have been blocked by attend_prepare() before init was made. Exit status. */
