@@ -71,6 +71,11 @@ SUMMARY: dict[str, tuple[str, str, str]] = {
         "Finds more than create does, which stops at the first error.",
     ),
     "gc": ("", "finish or undo what a crash left behind", "Touches nothing but what the journals say that wherry itself has made."),
+    "doctor": (
+        "",
+        "try what containers need of this host, and say what mends what is missing",
+        "Exits with 0 where containers can run. Everything is tried in throw-away processes and namespaces; nothing is left behind.",
+    ),
     "version": ("", "print the version", ""),
     "help": ("[VERB]", "print this, or the flags of a verb", ""),
 }
