@@ -133,10 +133,14 @@ class Bundle:
         mapping = [{"containerID": 0, "hostID": host, "size": size}]
         self.linux["uidMappings"] = copy.deepcopy(mapping)
         self.linux["gidMappings"] = copy.deepcopy(mapping)
+        return self.chown(host)
+
+    def chown(self, owner: int) -> "Bundle":
+        """The rootfs belongs to this user and group."""
         for top, directories, files in os.walk(self.rootfs):
             for name in (".", *directories, *files):
                 if name not in ("busybox", "probe"):  # hard links to what all bundles share
-                    os.chown(os.path.join(top, name), host, host, follow_symlinks=False)
+                    os.chown(os.path.join(top, name), owner, owner, follow_symlinks=False)
         return self
 
     @property

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One bundle under wherry and under another runtime: what the first process sees is the same, but for what is listed here with its reason.
+"""One bundle under wherry and under another runtime: what the first process sees is the same, but for what harness/difference.py lists."""
 
-The list is for runc 1.1 and crun 1.8, which Debian 12 has; crun refuses hybrid hosts, so it is compared on pure cgroup v2 ones.
-"""
-
-import copy
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,113 +12,11 @@ import pytest
 
 from harness.bundle import Bundle
 from harness.census import Census
-from harness.requirements import SECCOMP_PROFILE
+from harness.difference import difference, mounts, normal, unknown
+from harness.requirements import SECCOMP_PROFILE, cgroup_mode
 from harness.runtime import Runtime
 
 pytestmark = [pytest.mark.requires("root", "probe"), pytest.mark.ours, pytest.mark.v2]
-
-# What may differ from which runtime: lines of `difference`, where a place that the configuration masks is called "masked", and why.
-KNOWN = [
-    (
-        "both",
-        r"mounts masked options: \+nodev \+noexec \+nosuid|mounts masked super: (-rw -size=0k )?\+nr_inodes=1( \+ro)? \+size=4k",
-        "the empty directory that hides one has room for nothing, and nothing in it could be used",
-    ),
-    (
-        "runc",
-        r'mounts masked options: -rw \+noexec( \+nosuid)?( \+relatime)? \+ro|mounts masked super: -size=65536k.*|mounts masked (type|source): "tmpfs" -> "devtmpfs"',
-        "what hides a file is the host's null device, not what the container's /dev has by that name, and it is read-only: its owner and mode cannot be changed",
-    ),
-    ("crun", r"mounts masked options: \+noexec \+nosuid", "what hides a file can be neither a program nor privileged"),
-    ("runc", r"mounts /sys super: -ro \+rw", "`ro` is of the mount: the sysfs behind it is the one of the network namespace, whoever mounts it"),
-    ("runc", r"mount points all: \+/sys/fs/cgroup/unified", "on a hybrid host the container sees its cgroup in the v2 tree too; runc does not show that tree"),
-    ("runc", r"mounts /sys/fs/cgroup options: -rw \+ro", "`ro` holds for the directory of the hierarchies as for the hierarchies"),
-    ("both", r'mounts /sys/fs/cgroup(/systemd)? source: "(systemd|cgroup2)" -> "cgroup"', "the source of a cgroup mount is a word without a meaning"),
-    ("both", r"dev mqueue [ug]id: 0 -> 65534", "user and ipc namespace are made by one clone, so the root of the queues belongs to the caller; its mode is 1777"),
-    (
-        "both",
-        r'fds [012]: \[false, "pipe", 4480, 0\] -> \[false, "pipe", 4480, 65534\]',
-        "runc copies between pipes of its own, and both give them to the container's root; wherry hands on the caller's, which keep their owner",
-    ),
-    (
-        "both",
-        r'signals ignored: "0000000[01]80000000" -> "0000000000000000"',
-        "the signals that the C library keeps for itself stay ignored in all that make starts, and the others pass that on",
-    ),
-    ("both", r"mounts /run super: \+mode=755", "a copied-up tmpfs is mounted with its target's mode; there it gets the same mode when the contents have been copied"),
-    ("runc", r"rlimits RLIMIT_NOFILE: \[(\d+), \1\] -> \[\d+, \1\]", "programs in Go raise their own soft limit, and this runc passes that on; without a limit in the configuration it is the caller's"),
-    ("crun", r'keyring: "keyring;\d+;\d+;\w+;ID" -> "keyring;0;0;\w+;_ses.ID"', "name, owner and permissions of the session keyring are those of runc"),
-    ("crun", r"mounts /dev/\w+ options: -noexec -nosuid", "devices that are bound from the host have the flags of the host's, as under runc; a device is never executed"),
-    ("crun", r"mounts /b propagation: \+shared", "the option `rshared` asks for it, as under runc"),
-    ("crun", r"mount points all: -/etc/group #2", "crun hides paths before it makes others read-only, and so hides /etc/group twice"),
-]
-
-
-# ---- what is compared
-
-
-def mounts(lines: list[str]) -> dict[str, dict[str, Any]]:
-    """By place, in their order (a second one on a place is `/place #2`): without the numbers, which are each runtime's own."""
-    found: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        _, _, _, root, place, options, *propagation = left.split(" ")
-        kind, source, superblock = right.split(" ", 2)
-        name, number = place, 1
-        while name in found:
-            number += 1
-            name = f"{place} #{number}"
-        found[name] = {
-            "root": root,
-            "options": set(options.split(",")),
-            "propagation": {word.partition(":")[0] for word in propagation if word},
-            "type": kind,
-            "source": source,
-            "super": set(superblock.split(",")),
-        }
-    return found
-
-
-def normal(seen: dict[str, Any], container: str) -> dict[str, Any]:
-    """Without what is another one in each container."""
-    seen = copy.deepcopy(seen)
-    seen["mounts"] = mounts(seen["mounts"])
-    seen["mount points"] = {"all": set(seen["mounts"])}
-    seen["namespaces"] = {kind: "host's" if number == os.stat(f"/proc/self/ns/{kind}").st_ino else "own" for kind, number in seen["namespaces"].items()}
-    seen["fds"] = {str(one["fd"]): [one["cloexec"], one["target"].partition(":")[0], one["mode"], one["uid"]] for one in seen["fds"]}
-    seen["keyring"] = (seen["keyring"]["description"] or "").replace(container, "ID")
-    seen["clocks"] = seen["clocks"]["offsets"]
-    seen["cgroup"] = sorted(seen["cgroup"])
-    return seen
-
-
-def difference(theirs: Any, ours: Any, place: str = "") -> Iterator[str]:
-    """A line for each: `place: theirs -> ours`, of sets `place: -only theirs +only ours`."""
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for key in sorted(theirs.keys() | ours.keys()):
-            if key in theirs and key in ours:
-                yield from difference(theirs[key], ours[key], f"{place} {key}".strip())
-            elif place != "mounts":  # those are told by "mount points"
-                yield f"{place} {key}: {'only theirs' if key in theirs else 'only ours'}"
-    elif isinstance(theirs, set) and isinstance(ours, set):
-        if theirs != ours:
-            yield f"{place}: " + " ".join([*(f"-{one}" for one in sorted(theirs - ours)), *(f"+{one}" for one in sorted(ours - theirs))])
-    elif theirs != ours:
-        yield f"{place}: {json.dumps(theirs)} -> {json.dumps(ours)}"
-
-
-def unknown(lines: Iterable[str], other: str, masked: list[str]) -> list[str]:
-    """Differences that KNOWN does not have."""
-    patterns = [pattern for name, pattern, _ in KNOWN if name in (other, "both")]
-    places = {f"mounts {place} ": "mounts masked " for place in masked}
-    found = []
-    for line in lines:
-        start = next((start for start in places if line.startswith(start)), "")
-        text = places.get(start, "") + line[len(start) :]
-        if not any(re.fullmatch(pattern, text) for pattern in patterns):
-            found.append(line)
-    return found
-
 
 # ---- configurations
 
@@ -248,9 +141,9 @@ def test_same(runtime: Runtime, other: Runtime, bundle: Bundle, place: Path, con
         pytest.skip(f"requires seccomp-profile: no {SECCOMP_PROFILE}")
     bundle.args("/probe")
     configure(bundle, place)
+    if other.name == "crun" and cgroup_mode() == "v1":
+        pytest.skip("requires cgroup-v2: crun refuses hybrid hosts")
     first = other.run(bundle, check=False, input="")  # pipes for all three
-    if other.name == "crun" and first.code and "cgroup" in first.err:
-        pytest.skip(f"requires a host that crun runs on: {first.err.strip().splitlines()[-1]}")
     assert first.code == 0, first.err
     theirs = normal(first.json(), other.containers[-1].id)
     ours = normal(runtime.run(bundle, input="").json(), runtime.containers[-1].id)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-//     probe                          reports everything
+//     probe                          reports everything but calls and sysctls
 //     probe report SECTION...        reports these
+//     probe report all               reports everything
 //     probe sysctl NAME...           reports these values
 //     probe ACTION ARGUMENT...       see actions.c
 #include "probe.h"
@@ -13,15 +14,15 @@
 int given_count;
 char **given_arguments, **given_environment;
 
-static const struct section *const tables[] = { process_sections, system_sections };
+static const struct section *const tables[] = { process_sections, system_sections, long_sections };
 enum { TABLES = sizeof(tables) / sizeof(tables[0]) };
 
-static bool wanted(const char *name, int count, char **names)
+static bool wanted(const struct section *table, const char *name, int count, char **names)
 {
 	for (int i = 0; i < count; i++)
-		if (strcmp(names[i], name) == 0)
+		if (strcmp(names[i], name) == 0 || strcmp(names[i], "all") == 0)
 			return true;
-	return count == 0;
+	return count == 0 && table != long_sections;
 }
 
 static bool is_section(const char *name)
@@ -30,7 +31,7 @@ static bool is_section(const char *name)
 		for (const struct section *s = tables[t]; s->name; s++)
 			if (strcmp(s->name, name) == 0)
 				return true;
-	return false;
+	return strcmp(name, "all") == 0;
 }
 
 static int report(int count, char **names)
@@ -44,7 +45,7 @@ static int report(int count, char **names)
 	json_open(NULL, '{');
 	for (size_t t = 0; t < TABLES; t++)
 		for (const struct section *s = tables[t]; s->name; s++)
-			if (wanted(s->name, count, names))
+			if (wanted(tables[t], s->name, count, names))
 				s->report(s->name);
 	json_close();
 	json_end();

@@ -29,12 +29,12 @@ void json_lines(const char *name, const char *path);
 // A file's content less the last newline; null where it cannot be read.
 void json_file(const char *name, const char *path);
 
-// process.c, system.c: one section of the report each
+// process.c, system.c, calls.c: one section of the report each
 struct section {
 	const char *name;
 	void (*report)(const char *name);
 };
-extern const struct section process_sections[], system_sections[]; // a NULL name ends
+extern const struct section process_sections[], system_sections[], long_sections[]; // a NULL name ends
 extern int given_count;
 extern char **given_arguments, **given_environment;
 

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that can be seen of one container: by its first process, of its cgroups, and what it leaves in its root file system."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from .bundle import Bundle
+from .cgroup import directory, memberships
+from .requirements import cgroup_mode
+from .runtime import Runtime
+
+VOLATILE = ("usage", "failcnt", "pressure", "peak", "procs", "tasks", "threads", "stat", "event_control", "reclaim", "kill", "local", "numa", "latency")
+REPORT = ["/probe", "report", "all"]
+
+
+def limits(pid: int) -> dict[str, str]:
+    """The settings in the cgroups of a process: every file there that can be written and does not change by itself."""
+    found: dict[str, str] = {}
+    controllers = [""] if cgroup_mode() == "v2" else [name for name in memberships(pid) if name and "=" not in name]
+    for controller in controllers:
+        try:
+            place = directory(pid, controller)
+        except StopIteration:  # a hierarchy that is mounted elsewhere
+            continue
+        found[f"{controller} owner"] = "{0.st_uid}:{0.st_gid} {0.st_mode:o}".format(place.stat())
+        for file in sorted(place.iterdir()):
+            if file.is_file() and not any(word in file.name for word in VOLATILE) and file.stat().st_mode & 0o600 == 0o600:
+                found[f"{controller} {file.name}".strip()] = "; ".join(sorted(read(file).splitlines()))
+    return found
+
+
+def read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError as error:
+        return str(error.strerror)
+
+
+def files(top: Path) -> dict[str, str]:
+    """Kind, mode and owner of what lies below a directory, and where links lead."""
+    found: dict[str, str] = {}
+    for place, directories, names in os.walk(top):
+        for name in (*directories, *names):
+            path = Path(place, name)
+            status = path.lstat()
+            text = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
+            found[str(path.relative_to(top))] = f"{text} -> {os.readlink(path)}" if path.is_symlink() else text
+    return found
+
+
+def changes(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
+    return {name: after.get(name, "gone") for name in sorted({*before, *after}) if before.get(name) != after.get(name)}
+
+
+def observe(runtime: Runtime, bundle: Bundle) -> dict[str, Any]:
+    """Runs the probe as the bundle's program: create, start, delete."""
+    bundle.args(*REPORT)
+    (bundle.path / "stdin").write_text("")
+    before = files(bundle.rootfs)
+    with open(bundle.path / "stdin") as stdin:
+        container = runtime.create(bundle, stdin=stdin)
+    settings = limits(container.pid)
+    container.start()
+    code = container.wait(30)
+    container.delete()
+    assert code == 0, container.stderr
+    seen: dict[str, Any] = json.loads(container.stdout)
+    seen["limits"] = settings
+    seen["traces"] = changes(before, files(bundle.rootfs))
+    text = json.dumps(seen)
+    for own, name in ((container.id, "ID"), (bundle.linux["cgroupsPath"], "/CGROUP"), (str(bundle.path), "/BUNDLE")):
+        text = text.replace(own, name)
+    return json.loads(text)  # type: ignore[no-any-return]
