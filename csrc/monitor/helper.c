@@ -95,28 +95,32 @@ static void say_failure(int socket, uint32_t process, int error)
 	monitor_send(socket, &message);
 }
 
-/* The server's own part of a create, while init waits. The end of the socket is an abort. */
-static int interlude(int socket, uint32_t process)
+static int next_word(int socket)
 {
-	say(socket, MONITOR_WAITING, process);
-	for (;;) {
-		struct pollfd item = { .fd = socket, .events = POLLIN };
-		int got;
+	struct pollfd item = { .fd = socket, .events = POLLIN };
+	int got;
 
+	do {
 		if (poll(&item, 1, -1) < 0 && errno != EINTR)
 			return -errno;
 		got = monitor_receive(socket, &message);
-		if (got == -EAGAIN)
-			continue;
-		monitor_close_fds(&message);
-		if (got == 1 && message.head.kind == MONITOR_FINISH)
-			return host_create_finish(&create);
-		if (got == 1 && message.head.kind == MONITOR_MARK)
-			host_create_mark(&create, message.head.index, (enum wherry_journal_state)message.head.status);
-		else
-			break;
-	}
+	} while (got == -EAGAIN);
+	monitor_close_fds(&message);
+	return got == 1 ? message.head.kind : MONITOR_ABORT;
+}
+
+/* The server's own part of a create, while init waits. The end of the socket is an abort. */
+static int interlude(int socket, uint32_t process)
+{
+	int word;
+
+	say(socket, MONITOR_WAITING, process);
+	while ((word = next_word(socket)) == MONITOR_MARK)
+		host_create_mark(&create, message.head.index, (enum wherry_journal_state)message.head.status);
+	if (word == MONITOR_FINISH)
+		return host_create_finish(&create);
 	host_create_abort(&create);
+	create.waiting = false;
 	return -ECANCELED;
 }
 
@@ -134,7 +138,9 @@ static int make(int socket, const struct monitor_message *r)
 	}
 	request.extra_count = read_extra(r);
 	result = host_create_begin(&create, &request);
-	return result == 0 && create.waiting ? interlude(socket, r->head.process) : result;
+	while (result == 0 && create.waiting)
+		result = interlude(socket, r->head.process);
+	return result;
 }
 
 void helper_run(int socket, struct monitor_message *request)

@@ -58,6 +58,10 @@ class Later:
         else:
             self._callbacks.append(callback)
 
+    def forget(self, callback: "Callable[[Any], None]") -> None:
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
     def result(self) -> "Any":
         if self._error is not None:
             raise self._error
@@ -97,8 +101,9 @@ class Task(Later):
             self._step(None)
 
     def cancel(self) -> None:
-        if not self.done and self._waits is not None:
-            self._waits = None
+        waits, self._waits = self._waits, None
+        if not self.done and waits is not None:
+            waits.forget(self._continue)
             self._step(Cancelled())
 
 
@@ -141,15 +146,17 @@ class Loop:
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def readable(self, fd: int, events: int = EPOLLIN) -> Later:
-        """Once: has its value, the events, when there are some."""
+    def readable(self, fd: int, seconds: float) -> Later:
+        """Once: has its value, the events, when there are some; 0 where there were none in this time."""
         later = Later()
 
         def ready(events: int) -> None:
             self.unwatch(fd)
+            timer.cancel()
             later.set(events)
 
-        self.watch(fd, ready, events)
+        timer = self.timer(seconds, lambda: ready(0))
+        self.watch(fd, ready)
         return later
 
     # ---- time

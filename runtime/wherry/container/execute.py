@@ -75,7 +75,12 @@ def execute(options: ExecOptions) -> native.Create:
             if options.attached and process.get("terminal"):
                 _own_size(process)
             with _initial_affinity(process):
-                return _launch(container, pidfd, config, process, options)
+                create = _launch(container, pidfd, config, process, options)
+            if "execCPUAffinity" not in process and not (options.attached and process.get("terminal")):
+                from wherry.container.exec_cache import remember
+
+                remember(container, config, options, create.plan)
+            return create
         finally:
             posix.close(pidfd)
 
@@ -262,14 +267,18 @@ def init_cgroup(target: Target) -> "Cgroup | None":
     return None
 
 
-def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> native.Create:
+def compile_plan(config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> bytes:
     options.phase("look at the host")
-    environment = listen_environment()
     wanted = {"lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel"))}
     facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
-    choices = Options(rootless=options.rootless, environment=environment, seccomp=lambda section: _filter(section, options.root))
+    filters = lambda section: _filter(section, options.root)  # noqa: E731
+    choices = Options(rootless=options.rootless, environment=listen_environment(), seccomp=filters)
     options.phase("compile")
-    plan = compile(config, process, target, facts, choices)
+    return compile(config, process, target, facts, choices)
+
+
+def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> native.Create:
+    plan = compile_plan(config, process, target, options)
     options.phase("native exec")
     create = native.Create(
         plan=plan,
@@ -281,7 +290,7 @@ def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target
         pid_file=options.pid_file,
         console_socket=options.console_socket,
         pidfd_socket=options.pidfd_socket,
-        preserve_fds=options.preserve_fds + (int(posix.environ[b"LISTEN_FDS"]) if environment else 0),
+        preserve_fds=options.preserve_fds + (int(posix.environ[b"LISTEN_FDS"]) if listen_environment() else 0),
         stdio=options.stdio,
         trace=options.trace(plan),
     )
@@ -290,11 +299,41 @@ def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target
     except Failure as failure:
         if failure.error == EBUSY and failure.call == "CLONE":
             raise
-        raise _worded(failure, plan, pidfd, options) from failure
+        raise worded(failure, plan, pidfd, options) from failure
     return create
 
 
-def _worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:
+class Planned:
+    """An exec that somebody else launches. `pidfd` (of the container's init) is the caller's to close; `affinity`: the processors on which
+    the launch itself is to run, as a mask of bytes."""
+
+    __slots__ = ("affinity", "pidfd", "plan", "process")
+
+    def __init__(self, plan: bytes, pidfd: int, process: dict[str, Any]) -> None:
+        self.plan, self.pidfd, self.process = plan, pidfd, process
+        initial = node_mask((process.get("execCPUAffinity") or {}).get("initial") or "")
+        self.affinity = initial.to_bytes((initial.bit_length() + 63) // 64 * 8, "little") if initial else b""
+
+
+def prepare(options: ExecOptions, below: bool = False) -> Planned:
+    """All of an exec but its launch. below: after an EBUSY of the clone, with the cgroup where init is now."""
+    with opened(options.root, options.id) as container:
+        pidfd = _alive(container, options)
+        try:
+            config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
+            process = process_of(config, options)
+            check_terminal(process, options)
+            target = target_of(container, options)
+            own = init_cgroup(target) if below else None
+            if own is not None:
+                target.cgroups = [own if cgroup.v2 else cgroup for cgroup in target.cgroups]
+            return Planned(compile_plan(config, process, target, options), pidfd, process)
+        except BaseException:
+            posix.close(pidfd)
+            raise
+
+
+def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:
     from wherry.container.wording import Setting, explain
 
     if failure.error == ESRCH or native.pidfd_wait(pidfd, 0):

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""For the command `delete`, in a process of its own: nothing to do where the service has deleted the container, everything where nobody has.
+
+On the normal path this costs a look at one file, so nothing is imported before there is something to do.
+"""
+
+import posix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from wherry_shim.keeper import Setting
+
+    Message = dict[str, Any]
+
+MARKER = "options.json"
+"""In the bundle, from before anything is done until nothing is left: where the state root is."""
+
+_SIGKILL = 9
+_RECORD_S = 1.0  # how long the monitor may take to write down how a process ended
+_STEP_S = 0.005
+
+
+def is_gone(bundle: str) -> bool:
+    """Nothing is left of this container: it was deleted, or nothing was ever made for it."""
+    try:
+        posix.stat(f"{bundle}/{MARKER}")
+    except OSError:
+        return True
+    return False
+
+
+def destroy(setting: "Setting", id: str, bundle: str) -> "Message":
+    """No server answers for this container: kills and takes away whatever is there of it (nothing may be: created never, deleted already, a file
+    missing), unmounts <bundle>/rootfs, and blocks meanwhile. The DeleteResponse's fields; exit_status is 137 where nobody knows better.
+    """
+    from wherry.container import lifecycle
+    from wherry.errors import WherryError
+    from wherry_shim import rootfs
+    from wherry_shim.keeper import now
+
+    root = root_of(setting, bundle)
+    answer: "Message" = {"pid": _pid(bundle), "exit_status": 128 + _SIGKILL, "exited_at": now()}
+    try:
+        answer |= _end(root, id)
+        lifecycle.delete(root, id, force=True)
+    except (WherryError, OSError) as error:
+        if getattr(error, "code", "") != "WHERRY-STATE-NOT-FOUND":
+            raise
+    rootfs.unmount_all(f"{bundle}/rootfs")
+    try:
+        posix.unlink(f"{bundle}/{MARKER}")
+    except OSError:
+        pass
+    return answer
+
+
+def root_of(setting: "Setting", bundle: str) -> str:
+    """Of the namespace, as Create's options had it."""
+    from wherry.container.options import read_file
+    from wherry.oci.config import load
+
+    try:
+        root = load(read_file(f"{bundle}/{MARKER}")).get("root")
+    except Exception:  # damaged, or cut off by a full disk: where it is by default
+        root = None
+    return str(root or f"{setting.root}/{setting.namespace}")
+
+
+def _pid(bundle: str) -> int:
+    try:
+        descriptor = posix.open(f"{bundle}/init.pid", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return 0
+    text = posix.read(descriptor, 32)
+    posix.close(descriptor)
+    return int(text) if text.strip().isdigit() else 0
+
+
+def _end(root: str, id: str) -> "Message":
+    """Kills the container and waits for what its monitor writes of it, before the directory with the record goes."""
+    from time import monotonic, sleep
+
+    from wherry.container.lifecycle import opened, stop
+
+    with opened(root, id) as container:
+        if not container.pid:
+            return {}
+        found: "Message" = {"pid": container.pid}
+        stop(container)
+        deadline = monotonic() + _RECORD_S
+        while not (record := read_record(container.directory, "exit")) and monotonic() < deadline:
+            sleep(_STEP_S)
+        if record:
+            found |= {"exit_status": record["status"], "exited_at": {"seconds": record["seconds"], "nanos": record["nanos"]}}
+        return found
+
+
+def read_record(directory: int, name: str) -> "Message":
+    """What a monitor has written of an end; empty where it has not."""
+    from wherry.oci.config import load
+
+    try:
+        descriptor = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=directory)
+    except OSError:
+        return {}
+    with open(descriptor, "rb") as file:
+        record: "Message" = load(file.read())  # type: ignore[assignment]
+    return record

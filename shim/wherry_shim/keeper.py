@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server keeps in memory, and how it learns of ends: what a monitor reports becomes states first, then events in their order, then
+answers to who waits.
+
+    all execs' exits < init's exit;  start < exit;  oom < the exit that it caused
+"""
+
+import posix
+
+from wherry.container.execute import cgroups_of
+from wherry.container.lifecycle import opened
+from wherry.errors import WherryError
+from wherry.kernel import native
+from wherry_shim import monitor
+from wherry_shim.errors import UNKNOWN, ShimError
+from wherry_shim.oom import Watch, memory_cgroup
+from wherry_shim.state import STOPPED, Container, Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from wherry_shim.loop import Loop
+    from wherry_shim.monitor import Report
+
+    Message = dict[str, Any]
+
+_SIGKILL = 9
+_EXECS_S = 10.0  # how long the end of init waits for those of its execs, which are dying
+
+
+class Setting:
+    """What a server is told once. root: the containers of this namespace are kept below <root>/<namespace>."""
+
+    __slots__ = ("namespace", "root", "shim_pid")
+
+    def __init__(self, namespace: str, root: str = "/run/containerd/wherry") -> None:
+        self.namespace, self.root = namespace, root
+        self.shim_pid = posix.getpid()
+
+
+class Keeper:
+    def __init__(
+        self, loop: "Loop", setting: Setting, emit: "Callable[[str, Message], None]", unpack: "Callable[[Message], Message]"
+    ) -> None:
+        self.loop, self.setting, self.emit, self.unpack = loop, setting, emit, unpack
+        self.on_shutdown: "Callable[[], None]" = loop.stop
+        """Called once a Shutdown is accepted, after its answer has been given to the transport's callback: flush, unlink, exit."""
+        self.log: "Callable[[str, str], None]" = lambda level, text: None
+        """level: debug, info, warning or error."""
+        self._containers: "dict[str, Container]" = {}
+        self._deleted: "dict[str, Message]" = {}
+        """Answers of Delete, for who did not get the first one."""
+        self._closing = False
+        native.subreaper()  # what a killed monitor leaves comes to us
+
+    def _hear(self, container: Container, of: monitor.Monitor) -> None:
+        """From now on this monitor speaks for the container."""
+        container.monitor = of
+        of.on_report = lambda report: self._report(container, report)
+        of.on_end = lambda: self._monitor_lost(container, of)
+
+    def _report(self, container: Container, report: "Report") -> None:
+        process = container.by_number(report.process)
+        if process is None:
+            report.close()
+        elif report.kind == monitor.ENDED:
+            report.close()
+            self._ended(process, report.status, {"seconds": report.seconds, "nanos": report.nanos}, report.oom)
+        elif report.kind == monitor.DRAINED:
+            if process.drained is not None:
+                process.drained.set()
+        elif report.kind in (monitor.WAITING, monitor.MADE, monitor.FAILED):
+            process.answer.set(report)
+        else:
+            report.close()
+
+    def _ended(self, process: Process, status: int, at: "Message", oom: int) -> None:
+        """The state comes first; who waits hears of it when all that must be said before has been said."""
+        container = process.container
+        process.status, process.exit_status, process.exited_at = STOPPED, status, at
+        fd, process.pidfd = process.pidfd, -1
+        if fd >= 0:
+            self.loop.unwatch(fd)
+            posix.close(fd)
+        if not process.exec_id:
+            if container.watch is not None:
+                container.watch.rise(oom)
+            if container.shared_pid:
+                self._kill_rest(container)
+            if container.running_execs():
+                self.loop.timer(_EXECS_S, lambda: self._publish(process))
+        self._release_exit(process)
+
+    def _kill_rest(self, container: Container) -> None:
+        """Where the pid namespace is shared, the death of init takes nobody along."""
+        try:
+            with opened(container.root, container.id) as record:
+                record.signal_all(_SIGKILL)
+        except (WherryError, OSError) as error:
+            self.log("warning", f"{container.id}: what is left cannot be killed: {error}")
+
+    def _release_exit(self, process: Process) -> None:
+        """Publishes an end as soon as its start is out, and that of init after those of its execs."""
+        process.starting = False
+        container = process.container
+        if process.status == STOPPED and process.exec_id:
+            self._publish(process)
+        init = container.init
+        if init.status == STOPPED and not init.starting and not container.running_execs():
+            self._publish(init)
+
+    def _publish(self, process: Process) -> None:
+        if process.ended.done:
+            return
+        event = {"container_id": process.container.id, "id": process.id, "pid": process.pid, **process.result()}
+        self.emit("/tasks/exit", event)
+        process.ended.set()
+
+    def _monitor_lost(self, container: Container, of: monitor.Monitor) -> None:
+        """Killed, or at its end. What lives is now our child, since we are a subreaper."""
+        if container.monitor is not of:
+            return
+        everybody = [container.init, *container.execs.values()]
+        for process in everybody:
+            if not process.answer.done:
+                process.answer.fail(ShimError(UNKNOWN, f"the monitor of container {container.id} is gone"))
+            if process.drained is not None:
+                process.drained.set()
+            if process.pid and process.status != STOPPED and process.pidfd >= 0:
+                self._adopt(process)
+
+    def _adopt(self, process: Process) -> None:
+        self.log("warning", f"{process.container.id}: its monitor is gone: process {process.pid} is ours now")
+
+        def over(_: int) -> None:
+            status = _reaped(process)
+            watch = process.container.watch
+            self._ended(process, status, now(), watch.count if watch else 0)
+
+        self.loop.watch(process.pidfd, over)
+
+    def _watch_memory(self, container: Container, count: int = 0) -> None:
+        if container.init.status == STOPPED:
+            return
+        try:
+            with opened(container.root, container.id) as record:
+                cgroup = memory_cgroup(cgroups_of(record))
+            if cgroup is not None and container.monitor is not None:
+                container.watch = Watch(self.loop, cgroup, lambda: self.emit("/tasks/oom", {"container_id": container.id}), count)
+                container.monitor.ask(monitor.WATCH, fds={"events": container.watch.file})
+        except (WherryError, OSError) as error:
+            self.log("debug", f"{container.id}: nobody tells of a lack of memory: {error}")
+
+
+def now() -> "Message":
+    from time import time_ns
+
+    seconds, nanos = divmod(time_ns(), 1_000_000_000)
+    return {"seconds": seconds, "nanos": nanos}
+
+
+def _reaped(process: Process) -> int:
+    """Of a child that was its monitor's. Nobody knows better than 255 where it is not ours."""
+    try:
+        return native.pidfd_reap(process.pidfd)
+    except OSError:
+        return 255

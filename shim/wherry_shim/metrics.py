@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a container uses, as io.containerd.cgroups.v1.Metrics or v2.Metrics. A file that is not there leaves its field out; "max" is 2^64-1."""
+
+import posix
+
+from wherry.container.execute import cgroups_of
+from wherry.container.lifecycle import opened
+from wherry.errors import NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from wherry.plan.execute import Cgroup
+
+    Message = dict[str, Any]
+
+_UNLIMITED = (1 << 64) - 1
+_TICK = 10_000_000  # nanoseconds of USER_HZ
+
+_V2_MEMORY = """anon file kernel_stack slab sock shmem file_mapped file_dirty file_writeback anon_thp inactive_anon active_anon inactive_file active_file
+unevictable slab_reclaimable slab_unreclaimable pgfault pgmajfault workingset_nodereclaim pgrefill pgscan pgsteal pgactivate pgdeactivate pglazyfree
+pglazyfreed thp_fault_alloc thp_collapse_alloc workingset_refault_anon workingset_refault_file workingset_activate_anon workingset_activate_file""".split()
+
+_V1_MEMORY = """cache rss rss_huge mapped_file dirty writeback inactive_anon active_anon inactive_file active_file unevictable total_cache total_rss
+total_rss_huge total_mapped_file total_dirty total_writeback total_inactive_anon total_active_anon total_inactive_file total_active_file
+total_unevictable""".split()
+_V1_FAULTS = {"pgpgin": "pg_pg_in", "pgpgout": "pg_pg_out", "pgfault": "pg_fault", "pgmajfault": "pg_maj_fault"}
+_V1_LIMITS = {"hierarchical_memory_limit": "hierarchical_memory_limit", "hierarchical_memsw_limit": "hierarchical_swap_limit"}
+_V1_ENTRIES = {"usage": "memory", "swap": "memory.memsw", "kernel": "memory.kmem", "kernel_tcp": "memory.kmem.tcp"}
+_V1_BLKIO = {
+    "io_service_bytes_recursive": ("throttle.io_service_bytes_recursive", "io_service_bytes_recursive", "throttle.io_service_bytes"),
+    "io_serviced_recursive": ("throttle.io_serviced_recursive", "io_serviced_recursive", "throttle.io_serviced"),
+    "io_queued_recursive": ("io_queued_recursive",),
+    "io_service_time_recursive": ("io_service_time_recursive",),
+    "io_wait_time_recursive": ("io_wait_time_recursive",),
+    "io_merged_recursive": ("io_merged_recursive",),
+    "io_time_recursive": ("time_recursive",),
+    "sectors_recursive": ("sectors_recursive",),
+}
+
+
+def metrics(root: str, id: str) -> "tuple[str, Message] | None":
+    """The name of the message and its fields; None where there is no cgroup (any more). Reads files: may take its time."""
+    try:
+        with opened(root, id) as container:
+            cgroups = [cgroup for cgroup in cgroups_of(container) if _exists(cgroup.path)]
+    except NotFoundError:
+        return None
+    return of_cgroups(cgroups)
+
+
+def of_cgroups(cgroups: "Iterable[Cgroup]") -> "tuple[str, Message] | None":
+    places = {name: cgroup.path for cgroup in cgroups if not cgroup.v2 for name in cgroup.mount.rpartition("/")[2].split(",")}
+    if places:
+        return "io.containerd.cgroups.v1.Metrics", _v1(places)
+    unified = next((cgroup.path for cgroup in cgroups if cgroup.v2), None)
+    return ("io.containerd.cgroups.v2.Metrics", _v2(unified)) if unified else None
+
+
+# ---- files
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _text(path: str) -> "str | None":
+    try:
+        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        chunks = []
+        while chunk := posix.read(descriptor, 1 << 16):
+            chunks.append(chunk)
+        return b"".join(chunks).decode("ascii", "replace")
+    except OSError:  # no such statistics on this device, or the cgroup has gone
+        return None
+    finally:
+        posix.close(descriptor)
+
+
+def _number(path: str) -> "int | None":
+    text = (_text(path) or "").strip()
+    if text == "max":
+        return _UNLIMITED
+    return int(text) if text.isdigit() else None
+
+
+def _keyed(path: str) -> "dict[str, int]":
+    found = {}
+    for line in (_text(path) or "").splitlines():
+        key, _, value = line.partition(" ")
+        if value == "max":
+            found[key] = _UNLIMITED
+        elif value.isdigit():
+            found[key] = int(value)
+    return found
+
+
+def _some(fields: "Message") -> "Message":
+    """What is known."""
+    return {name: value for name, value in fields.items() if value is not None and value != {} and value != []}
+
+
+# ---- cgroup v2
+
+
+def _v2(path: str) -> "Message":
+    events = _keyed(f"{path}/memory.events")
+    return _some(
+        {
+            "pids": _some({"current": _number(f"{path}/pids.current"), "limit": _number(f"{path}/pids.max")}),
+            "cpu": _v2_cpu(path),
+            "memory": _v2_memory(path),
+            "rdma": _rdma(path),
+            "io": _v2_io(path),
+            "hugetlb": _v2_hugetlb(path),
+            "memory_events": {name: events[name] for name in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill") if name in events},
+        }
+    )
+
+
+def _v2_cpu(path: str) -> "Message":
+    stat = _keyed(f"{path}/cpu.stat")
+    names = ("usage_usec", "user_usec", "system_usec", "nr_periods", "nr_throttled", "throttled_usec", "nr_bursts", "burst_usec")
+    return _some({**{name: stat[name] for name in names if name in stat}, "psi": _pressure(f"{path}/cpu.pressure")})
+
+
+def _v2_memory(path: str) -> "Message":
+    stat = _keyed(f"{path}/memory.stat")
+    files = {"usage": "current", "usage_limit": "max", "max_usage": "peak"}
+    files |= {"swap_usage": "swap.current", "swap_limit": "swap.max", "swap_max_usage": "swap.peak"}
+    found = {name: stat[name] for name in _V2_MEMORY if name in stat}
+    found |= {name: _number(f"{path}/memory.{file}") for name, file in files.items()}  # type: ignore[misc]
+    return _some({**found, "psi": _pressure(f"{path}/memory.pressure")})
+
+
+def _pressure(path: str) -> "Message":
+    """some avg10=0.00 avg60=0.00 avg300=0.00 total=0"""
+    found: "Message" = {}
+    for line in (_text(path) or "").splitlines():
+        kind, *pairs = line.split()
+        values = dict(pair.split("=", 1) for pair in pairs)
+        found[kind] = {name: float(values.get(name, 0)) for name in ("avg10", "avg60", "avg300")} | {"total": int(values.get("total", 0))}
+    return found
+
+
+def _v2_io(path: str) -> "Message":
+    entries = []
+    for line in (_text(f"{path}/io.stat") or "").splitlines():
+        device, *pairs = line.split()
+        major, _, minor = device.partition(":")
+        values = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+        if major.isdigit() and minor.isdigit():
+            numbers = {name: int(values[name]) for name in ("rbytes", "wbytes", "rios", "wios") if values.get(name, "").isdigit()}
+            entries.append({"major": int(major), "minor": int(minor), **numbers})
+    return _some({"usage": entries, "psi": _pressure(f"{path}/io.pressure")})
+
+
+def _v2_hugetlb(path: str) -> "list[Message]":
+    found = []
+    for name in _names(path, "hugetlb.", ".current"):
+        prefix = f"{path}/hugetlb.{name}"
+        fields = {"current": _number(f"{prefix}.current"), "max": _number(f"{prefix}.max"), "pagesize": name}
+        found.append(_some({**fields, "failcnt": _keyed(f"{prefix}.events").get("max")}))
+    return found
+
+
+def _names(path: str, head: str, tail: str) -> "list[str]":
+    """What stands between in the names of files: of hugetlb.2MB.current 2MB."""
+    try:
+        files = posix.listdir(path)
+    except OSError:
+        return []
+    return sorted(
+        middle
+        for file in files
+        if file.startswith(head) and file.endswith(tail) and "." not in (middle := file[len(head) : len(file) - len(tail)]) and middle
+    )
+
+
+def _rdma(path: str) -> "Message":
+    return _some({name: _rdma_entries(f"{path}/rdma.{file}") for name, file in (("current", "current"), ("limit", "max"))})
+
+
+def _rdma_entries(path: str) -> "list[Message]":
+    found = []
+    for line in (_text(path) or "").splitlines():
+        device, *pairs = line.split()
+        values = dict(pair.split("=", 1) for pair in pairs)
+        numbers = {key: 0xFFFFFFFF if values[name] == "max" else int(values[name]) for key, name in _RDMA.items() if name in values}
+        found.append({"device": device, **numbers})
+    return found
+
+
+_RDMA = {"hca_handles": "hca_handle", "hca_objects": "hca_object"}
+
+
+# ---- cgroup v1
+
+
+def _v1(places: "dict[str, str]") -> "Message":
+    memory, pids = places.get("memory"), places.get("pids")
+    control = _keyed(f"{memory}/memory.oom_control") if memory else {}
+    return _some(
+        {
+            "hugetlb": _v1_hugetlb(places["hugetlb"]) if "hugetlb" in places else [],
+            "pids": _some({"current": _number(f"{pids}/pids.current"), "limit": _limit(f"{pids}/pids.max")}) if pids else {},
+            "cpu": _v1_cpu(places),
+            "memory": _v1_memory(memory) if memory else {},
+            "blkio": _v1_blkio(places["blkio"]) if "blkio" in places else {},
+            "rdma": _rdma(places["rdma"]) if "rdma" in places else {},
+            "memory_oom_control": {name: control[name] for name in ("oom_kill_disable", "under_oom", "oom_kill") if name in control},
+        }
+    )
+
+
+def _limit(path: str) -> "int | None":
+    """Of pids, where 0 says that there is none."""
+    number = _number(path)
+    return 0 if number == _UNLIMITED else number
+
+
+def _v1_cpu(places: "dict[str, str]") -> "Message":
+    usage: "Message" = {}
+    if "cpuacct" in places:
+        path = places["cpuacct"]
+        ticks = _keyed(f"{path}/cpuacct.stat")
+        usage = {"total": _number(f"{path}/cpuacct.usage"), "per_cpu": [int(word) for word in (_text(f"{path}/cpuacct.usage_percpu") or "").split()]}
+        usage |= {field: ticks[name] * _TICK for field, name in (("kernel", "system"), ("user", "user")) if name in ticks}
+    stat = _keyed(f"{places['cpu']}/cpu.stat") if "cpu" in places else {}
+    names = {"periods": "nr_periods", "throttled_periods": "nr_throttled", "throttled_time": "throttled_time"}
+    return _some({"usage": _some(usage), "throttling": {field: stat[name] for field, name in names.items() if name in stat}})
+
+
+def _v1_memory(path: str) -> "Message":
+    stat = _keyed(f"{path}/memory.stat")
+    found: "Message" = {name: stat[name] for name in _V1_MEMORY if name in stat}
+    for file, field in _V1_FAULTS.items():
+        found |= {prefix + field: stat[prefix + file] for prefix in ("", "total_") if prefix + file in stat}
+    found |= {field: stat[name] for name, field in _V1_LIMITS.items() if name in stat}
+    for field, prefix in _V1_ENTRIES.items():
+        files = {"limit": "limit_in_bytes", "usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
+        found[field] = _some({name: _number(f"{path}/{prefix}.{file}") for name, file in files.items()})
+    return _some(found)
+
+
+def _v1_blkio(path: str) -> "Message":
+    """8:0 Read 4096; the sum at the end of a file is left out."""
+    found: "Message" = {}
+    for field, files in _V1_BLKIO.items():
+        text = next((text for file in files if (text := _text(f"{path}/blkio.{file}")) is not None), "")
+        entries = []
+        for line in text.splitlines():
+            words = line.replace(":", " ").split()
+            if len(words) >= 3 and words[0].isdigit() and words[1].isdigit() and words[-1].isdigit():
+                entry = {"op": words[2] if len(words) == 4 else "", "major": int(words[0]), "minor": int(words[1]), "value": int(words[-1])}
+                entries.append({**entry, "device": _device(int(words[0]), int(words[1]))})
+        found[field] = entries
+    return _some(found)
+
+
+def _device(major: int, minor: int) -> str:
+    for line in (_text(f"/sys/dev/block/{major}:{minor}/uevent") or "").splitlines():
+        if line.startswith("DEVNAME="):
+            return "/dev/" + line[8:]
+    return ""
+
+
+def _v1_hugetlb(path: str) -> "list[Message]":
+    found = []
+    for name in _names(path, "hugetlb.", ".usage_in_bytes"):
+        files = {"usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
+        found.append(_some({field: _number(f"{path}/hugetlb.{name}.{file}") for field, file in files.items()}) | {"pagesize": name})
+    return found

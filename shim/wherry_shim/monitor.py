@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server's end of a monitor (csrc/monitor): starts one, or finds the one that is there, asks it and is told by it.
+
+Messages are datagrams of a fixed head, texts and descriptors; csrc/monitor/monitor.h is their definition. What a monitor reports is handed to
+callbacks in the loop's thread. Descriptors that come with a report belong to who is called back.
+"""
+
+import posix
+from _socket import (
+    AF_UNIX,
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_DONTWAIT,
+    MSG_NOSIGNAL,
+    SCM_RIGHTS,
+    SOCK_SEQPACKET,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
+from _struct import Struct, unpack
+
+from wherry.kernel import native
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wherry_shim.loop import Loop
+
+VERSION = 0x4D4E0001
+HEAD = Struct("<IHHIIiiiIqIIQiIiI8I")
+MAX_MESSAGE = HEAD.size + (64 << 10)
+
+CREATE, EXEC, FINISH, ABORT, MARK, CLOSE_INPUT, RELEASE, WATCH = range(1, 9)
+WAITING, MADE, FAILED, ENDED, DRAINED, PROCESS, LISTED = range(32, 39)
+
+DESCRIPTORS = (
+    *("program", "plan", "config", "target", "stdin", "stdout", "stderr", "input", "output", "hold_in", "hold_out", "hold_err"),
+    *("events", "process", "master"),
+)
+TEXTS = ("root", "id", "bundle", "bundle_json", "pid_file", "name", "meta", "extra")
+_RIGHTS = CMSG_SPACE(4 * len(DESCRIPTORS))
+
+
+class Report:
+    """What a monitor says. `process`: 0 is the container's first, others have the number that they were given."""
+
+    __slots__ = ("call", "error", "fds", "kind", "nanos", "oom", "pid", "process", "seconds", "signal", "status", "step", "texts", "undo", "value")
+
+    def __init__(self, data: bytes, fds: "list[int]") -> None:
+        (_, self.kind, _, self.process, bits, self.pid, self.status, self.signal, self.oom) = HEAD.unpack_from(data)[:9]
+        (self.seconds, self.nanos, self.step, self.value, self.error, self.call, self.undo) = HEAD.unpack_from(data)[9:16]
+        self.fds = {name: fds.pop(0) for index, name in enumerate(DESCRIPTORS) if bits & 1 << index and fds}
+        self.texts: "dict[str, bytes]" = {}
+        at = HEAD.size
+        for name, length in zip(TEXTS, HEAD.unpack_from(data)[17:], strict=True):
+            if length:
+                self.texts[name] = data[at : at + length]
+            at += length + 1
+
+    def failure(self) -> native.Failure:
+        return native.Failure(self.error, self.step, native.call_name(self.call), self.value, self.undo)
+
+    def close(self) -> None:
+        for fd in self.fds.values():
+            posix.close(fd)
+        self.fds = {}
+
+
+class Monitor:
+    """`on_report` gets each report; `on_end` is called once when the monitor is gone."""
+
+    def __init__(self, loop: "Loop", connection: socket, pid: int = 0) -> None:
+        self.loop, self.pid = loop, pid
+        self.on_report: "Callable[[Report], None]" = lambda report: report.close()
+        self.on_end: "Callable[[], None]" = lambda: None
+        self._socket: "socket | None" = connection
+        self._pidfd = posix.pidfd_open(pid) if pid else -1
+        loop.watch(connection.fileno(), self._readable)
+        if pid:
+            loop.watch(self._pidfd, self._reap)
+
+    @classmethod
+    def start(cls, loop: "Loop", namespace: str, id: str) -> "Monitor":
+        """A new one, in a session of its own, out of the reach of what is sent to the server's group."""
+        ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        try:
+            actions = [
+                (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDWR, 0),
+                (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_RDWR, 0),
+                (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+            ]
+            words = ["wherry-monitor", "-namespace", namespace, "-id", id]
+            pid = posix.posix_spawn(program(), words, {}, file_actions=actions, setsid=True, setsigmask=())
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return cls(loop, ours, pid)
+
+    @classmethod
+    def find(cls, loop: "Loop", directory: str) -> "Monitor":
+        """The one of a container, by the container's directory. It begins with PROCESS for each that lives, and LISTED. OSError: it is gone."""
+        connection = socket(AF_UNIX, SOCK_SEQPACKET)
+        descriptor = -1
+        try:
+            descriptor = posix.open(directory, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            connection.connect(f"/proc/self/fd/{descriptor}/monitor")  # sun_path is short
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            if descriptor >= 0:
+                posix.close(descriptor)
+        return cls(loop, connection)
+
+    @property
+    def connected(self) -> bool:
+        return self._socket is not None
+
+    def ask(
+        self,
+        kind: int,
+        process: int = 0,
+        *,
+        count: int = 0,
+        status: int = 0,
+        index: int = 0,
+        texts: "dict[str, bytes] | None" = None,
+        fds: "dict[str, int] | None" = None,
+    ) -> None:
+        """The descriptors stay the caller's. OSError where the monitor is gone."""
+        if self._socket is None:
+            raise BrokenPipeError(32, "the monitor is gone")
+        texts, fds = texts or {}, {name: fd for name, fd in (fds or {}).items() if fd >= 0}
+        given = [(1 << DESCRIPTORS.index(name), fd) for name, fd in fds.items()]
+        given.sort()
+        bodies = [texts.get(name, b"") for name in TEXTS]
+        bits = sum(bit for bit, _ in given)
+        head = HEAD.pack(VERSION, kind, count, process, bits, 0, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
+        rights = [(SOL_SOCKET, SCM_RIGHTS, Struct(f"{len(given)}i").pack(*(fd for _, fd in given)))] if given else []
+        self._socket.sendmsg([head + b"".join(body + b"\0" for body in bodies)], rights, MSG_NOSIGNAL)
+
+    def _readable(self, events: int) -> None:
+        while self._socket is not None:
+            try:
+                data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE, _RIGHTS, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            if not data:
+                self._lost()
+                return
+            fds: "list[int]" = []
+            for level, kind, raw in ancillary:
+                if level == SOL_SOCKET and kind == SCM_RIGHTS:
+                    fds += unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
+            self.on_report(Report(data, fds))
+
+    def _lost(self) -> None:
+        self.close()
+        self.on_end()
+
+    def _reap(self, events: int) -> None:
+        self.loop.unwatch(self._pidfd)
+        posix.close(self._pidfd)
+        posix.waitpid(self.pid, posix.WNOHANG)
+        self._readable(events)  # its last words come before its end
+        if self._socket is not None:
+            self._lost()
+
+    def close(self) -> None:
+        """Lets go of the connection; the monitor lives on."""
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            self.loop.unwatch(connection.fileno())
+            connection.close()
+
+
+def program() -> str:
+    """Beside the extension, with which it is built."""
+    return native.__file__.rpartition("/kernel/")[0] + "/wherry-monitor"

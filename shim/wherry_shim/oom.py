@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells when the kernel has killed a process of a container because its memory limit was reached.
+
+v2: memory.events is polled for changes. v1: an eventfd that is registered with cgroup.event_control. Both files count, in a line "oom_kill N"; the
+monitor gets the same file, and reads it once more when the container's first process ends.
+"""
+
+import posix
+
+from wherry_shim.loop import EPOLLIN, EPOLLPRI
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wherry.plan.execute import Cgroup
+    from wherry_shim.loop import Loop
+
+
+class Watch:
+    """`on_kill` is called when the counter has risen."""
+
+    def __init__(self, loop: "Loop", cgroup: "Cgroup", on_kill: "Callable[[], None]", count: int = 0) -> None:
+        """count: what has been told of already."""
+        self._loop, self._on_kill, self._event = loop, on_kill, -1
+        self.count = count
+        self.file = posix.open(f"{cgroup.path}/{'memory.events' if cgroup.v2 else 'memory.oom_control'}", posix.O_RDONLY | posix.O_CLOEXEC)
+        try:
+            if cgroup.v2:
+                loop.watch(self.file, self._changed, EPOLLPRI)
+            else:
+                self._register(cgroup.path)
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def _register(self, path: str) -> None:
+        self._event = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
+        control = posix.open(f"{path}/cgroup.event_control", posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.write(control, b"%d %d" % (self._event, self.file))
+        finally:
+            posix.close(control)
+        self._loop.watch(self._event, self._signalled, EPOLLIN)
+
+    def _signalled(self, events: int) -> None:
+        try:
+            posix.eventfd_read(self._event)
+        except BlockingIOError:
+            return
+        self._changed(events)
+
+    def _changed(self, events: int) -> None:
+        if not self._read():
+            self._stop()
+
+    def _read(self) -> bool:
+        """False where the cgroup is gone: then it would be told for ever."""
+        try:
+            text = posix.pread(self.file, 512, 0)
+        except OSError:
+            return False
+        for line in text.splitlines():
+            key, _, value = line.partition(b" ")
+            if key == b"oom_kill" and value.isdigit():
+                self.rise(int(value))
+        return True
+
+    def rise(self, count: int) -> None:
+        """Somebody has read the counter."""
+        if count > self.count:
+            self.count = count
+            self._on_kill()
+
+    def _stop(self) -> None:
+        self._loop.unwatch(self.file)
+        if self._event >= 0:
+            self._loop.unwatch(self._event)
+
+    def close(self) -> None:
+        self._stop()
+        for fd in (self.file, self._event):
+            if fd >= 0:
+                posix.close(fd)
+        self.file = self._event = -1
+
+
+def memory_cgroup(cgroups: "Sequence[Cgroup]") -> "Cgroup | None":
+    """Whose limit counts: v1's memory hierarchy, else the v2 tree."""
+    for cgroup in cgroups:
+        if not cgroup.v2 and "memory" in cgroup.mount.rpartition("/")[2].split(","):
+            return cgroup
+    return next((cgroup for cgroup in cgroups if cgroup.v2), None)

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the processes of a container are made and taken away, with the runtime as a library: Python decides, the monitor does.
+
+What may block (file systems, hooks, locks) runs in a thread; what the monitor does is awaited. Nothing here answers a client, sends an event or
+changes a state: wherry_shim.service does.
+"""
+
+import posix
+from _json import encode_basestring, encode_basestring_ascii
+from errno import EBUSY
+
+from wherry.container import create as runtime
+from wherry.container import execute, lifecycle
+from wherry.container.execute import ExecOptions
+from wherry.container.options import CreateOptions
+from wherry.errors import NotFoundError, WherryError, exists
+from wherry.kernel import native
+from wherry.kernel.native import Failure, constants
+from wherry_shim import monitor, rootfs, stdio
+from wherry_shim.clean import MARKER
+from wherry_shim.errors import UNKNOWN, ShimError
+from wherry_shim.loop import Later
+from wherry_shim.monitor import Monitor, Report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from wherry.container.create import Prepared
+    from wherry.container.execute import Planned
+    from wherry_shim.loop import Loop
+    from wherry_shim.options import RuntimeOptions
+    from wherry_shim.state import Container, Process
+
+    Message = dict[str, Any]
+    Hear = Callable[[Container, Monitor], None]
+
+OS = "surrogateescape"
+
+
+def create_options(container: "Container", given: "RuntimeOptions") -> CreateOptions:
+    options = CreateOptions(container.root, container.id, container.bundle)
+    options.attached = True  # the terminal's master comes to us
+    options.no_pivot, options.no_new_keyring = given.no_pivot_root, given.no_new_keyring
+    if given.systemd_cgroup:
+        options.cgroup_manager = "systemd"
+    options.pid_file = f"{container.bundle}/init.pid"
+    return options
+
+
+# ---- create
+
+
+async def create(
+    loop: "Loop", container: "Container", options: CreateOptions, mounts: "Sequence[Message]", namespace: str, hear: "Hear"
+) -> None:
+    """To a container that waits for start. Where it fails, nothing is left. `hear` is told of the monitor before it is asked."""
+    container.has_rootfs = bool(mounts)
+    try:
+        prepared: "Prepared" = await loop.in_thread(lambda: _prepare(container, options, mounts))
+        init = container.init
+        init.streams = await stdio.open_streams(loop, init.names, namespace, container.id, init.input_closed)
+        report = await _launch(loop, container, options, prepared, namespace, hear)
+        adopt_report(init, report)
+        container.shared_pid = bool(prepared.flags & constants.WHERRY_PLAN_SHARED_PID)
+    except BaseException:
+        if container.init.streams is not None:
+            container.init.streams.close(loop)
+        await loop.in_thread(lambda: _undo(container))
+        raise
+
+
+def _prepare(container: "Container", options: CreateOptions, mounts: "Sequence[Message]") -> "Prepared":
+    _write_marker(container)
+    rootfs.mount_all(mounts, f"{container.bundle}/rootfs")
+    try:
+        return runtime.prepare(options)
+    except (WherryError, OSError) as error:
+        raise failed("create", error) from error
+
+
+def _write_marker(container: "Container") -> None:
+    text = '{"root": ' + encode_basestring_ascii(container.root) + "}"
+    descriptor = posix.open(f"{container.bundle}/{MARKER}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+    try:
+        posix.write(descriptor, text.encode())
+    finally:
+        posix.close(descriptor)
+
+
+def _undo(container: "Container") -> None:
+    if container.has_rootfs:
+        rootfs.unmount_all(f"{container.bundle}/rootfs")
+    try:
+        posix.unlink(f"{container.bundle}/{MARKER}")
+    except OSError:
+        pass
+
+
+async def _launch(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", namespace: str, hear: "Hear") -> Report:
+    try:
+        return await _attempt(loop, container, options, prepared, namespace, hear)
+    except Failure as failure:
+        if failure.error != constants.WHERRY_EXISTS or container.abandoned:
+            raise await _worded(loop, failure, prepared, options) from failure
+    from wherry.container.gc import undo_crashed_create
+
+    if not await loop.in_thread(lambda: undo_crashed_create(options.root, options.id)):
+        raise failed("create", exists(options.id))
+    try:
+        return await _attempt(loop, container, options, prepared, namespace, hear)
+    except Failure as failure:
+        raise await _worded(loop, failure, prepared, options) from failure
+
+
+async def _worded(loop: "Loop", failure: Failure, prepared: "Prepared", options: CreateOptions) -> ShimError:
+    return failed("create", await loop.in_thread(lambda: runtime.worded(failure, prepared, options)))
+
+
+async def _attempt(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", namespace: str, hear: "Hear") -> Report:
+    """A monitor of its own for each attempt: it ends when its create fails."""
+    interlude = runtime._interlude(options, prepared) if prepared.flags & constants.WHERRY_PLAN_INTERLUDE else None
+    extra = [bytes([kind]) + path.encode(errors=OS) for kind, path in interlude.extra] if interlude else []
+    container.init.answer = Later()
+    hear(container, _started(loop, container, namespace))
+    _ask(container.init, monitor.CREATE, _create_texts(container, options, extra), prepared.plan, prepared.config, len(extra))
+    while True:
+        report: Report = await container.init.answer
+        if report.kind != monitor.WAITING:
+            return made(report)
+        container.init.answer = Later()
+        await _interlude(loop, container, interlude, report)
+
+
+def _started(loop: "Loop", container: "Container", namespace: str) -> Monitor:
+    try:
+        return Monitor.start(loop, namespace, container.id)
+    except OSError as error:
+        raise ShimError(UNKNOWN, f"the monitor cannot be started: {error.strerror}") from error
+
+
+def _create_texts(container: "Container", options: CreateOptions, extra: "list[bytes]") -> "dict[str, bytes]":
+    return {
+        "root": options.root.encode(errors=OS),
+        "id": options.id.encode(errors=OS),
+        "bundle": options.bundle.encode(errors=OS),
+        "bundle_json": encode_basestring(options.bundle)[1:-1].encode(errors=OS),
+        "pid_file": (options.pid_file or "").encode(errors=OS),
+        "meta": meta(container.init),
+        "extra": b"\0".join(extra),
+    }
+
+
+class _Marks:
+    """What an interlude needs of a native.Create."""
+
+    def __init__(self, monitor_: Monitor, pid: int) -> None:
+        self._monitor, self.pid = monitor_, pid
+
+    def mark(self, index: int, state: int) -> None:
+        self._monitor.ask(monitor.MARK, 0, index=index, status=state)
+
+
+async def _interlude(loop: "Loop", container: "Container", interlude: "Any", report: Report) -> None:
+    """Network devices and the like, while init waits."""
+    asked = container.monitor
+    assert asked is not None and interlude is not None
+    try:
+        await loop.in_thread(lambda: interlude.perform(_Marks(asked, report.pid)))
+    except (WherryError, OSError) as error:
+        asked.ask(monitor.ABORT)
+        await container.init.answer
+        raise failed("create", error) from error
+    asked.ask(monitor.FINISH)
+
+
+# ---- what create and exec share
+
+
+def _ask(process: "Process", kind: int, texts: "dict[str, bytes]", plan: bytes, config: bytes = b"", count: int = 0, target: int = -1) -> None:
+    """Hands the request over, and with it what the process gets; what is to be kept stays with us too."""
+    asked, streams = process.container.monitor, process.streams
+    assert asked is not None and streams is not None
+    memory = [_memory("plan", plan)]
+    try:
+        if config:
+            memory.append(_memory("config", config))
+        fds = {**streams.given, **streams.held, "program": native.program_fd(), "plan": memory[0], "target": target}
+        if config:
+            fds["config"] = memory[1]
+        asked.ask(kind, process.number, count=count, texts=texts, fds=fds)
+    except OSError as error:
+        raise ShimError(UNKNOWN, f"the monitor of container {process.container.id} is gone") from error
+    finally:
+        for descriptor in memory:
+            posix.close(descriptor)
+    streams.close_given()
+
+
+def _memory(name: str, data: bytes) -> int:
+    descriptor = posix.memfd_create(f"wherry-{name}", posix.MFD_CLOEXEC)
+    at = 0
+    while at < len(data):
+        at += posix.write(descriptor, data[at:])
+    return descriptor
+
+
+def made(report: Report) -> Report:
+    if report.kind != monitor.MADE:
+        raise report.failure()
+    return report
+
+
+def adopt_report(process: "Process", report: Report) -> None:
+    """The process is there, and we have its descriptors."""
+    process.pid = report.pid
+    process.pidfd = report.fds.pop("process", -1)
+    process.master = report.fds.pop("master", -1)
+    process.drained = Later() if process.master >= 0 else None
+    report.close()
+
+
+def meta(process: "Process") -> bytes:
+    """What another server needs to know, in JSON."""
+    names, container = process.names, process.container
+    texts = {"id": container.id, "bundle": container.bundle, "exec_id": process.exec_id, "number": str(process.number)}
+    texts |= {"stdin": names.stdin, "stdout": names.stdout, "stderr": names.stderr, "terminal": "1" if names.terminal else ""}
+    texts |= {"rootfs": "1" if container.has_rootfs else ""}
+    return ("{" + ",".join(f'"{key}":{encode_basestring_ascii(text)}' for key, text in texts.items()) + "}").encode()
+
+
+def failed(verb: str, error: "WherryError | OSError") -> ShimError:
+    text = error.sentence() if isinstance(error, WherryError) else str(error)
+    return ShimError(UNKNOWN, f"OCI runtime {verb} failed: {text}")
+
+
+# ---- exec
+
+
+async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
+    """To a process whose program executes."""
+    container = process.container
+    options = ExecOptions(container.root, container.id)
+    options.process, options.process_name = process.spec, "process"
+    options.attached, options.verb = True, "exec"
+    options.pid_file = f"{container.bundle}/{process.exec_id}.pid"
+    process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed)
+    try:
+        report = await _exec(process, options, below=False)
+        if report is None:
+            report = await _exec(process, options, below=True)
+        assert report is not None
+        adopt_report(process, report)
+    except BaseException:
+        process.streams.close(loop)
+        raise
+
+
+async def _exec(process: "Process", options: ExecOptions, below: bool) -> "Report | None":
+    """None: the container's cgroup hands its controllers down, and takes no process itself."""
+    try:
+        planned: "Planned" = execute.prepare(options, below)
+    except (WherryError, OSError) as error:
+        raise failed("exec", error) from error
+    try:
+        process.answer = Later()
+        _ask(process, monitor.EXEC, _exec_texts(process, options, planned), planned.plan, target=planned.pidfd)
+        return made(await process.answer)
+    except Failure as failure:
+        if failure.error == EBUSY and failure.call == "CLONE" and not below:
+            return None
+        raise failed("exec", execute.worded(failure, planned.plan, planned.pidfd, options)) from failure
+    finally:
+        posix.close(planned.pidfd)
+
+
+def _exec_texts(process: "Process", options: ExecOptions, planned: "Planned") -> "dict[str, bytes]":
+    return {
+        "root": options.root.encode(errors=OS),
+        "id": options.id.encode(errors=OS),
+        "pid_file": (options.pid_file or "").encode(errors=OS),
+        "name": process.exec_id.encode(errors=OS),
+        "meta": meta(process),
+        "extra": planned.affinity,
+    }
+
+
+# ---- the rest, in threads
+
+
+def start_init(container: "Container") -> None:
+    try:
+        lifecycle.start(container.root, container.id)
+    except (WherryError, OSError) as error:
+        raise failed("start", error) from error
+
+
+def kill(process: "Process", number: int, everyone: bool) -> bool:
+    """False where it has ended."""
+    container = process.container
+    try:
+        if process.exec_id:
+            native.pidfd_signal(process.pidfd, number)
+        else:
+            lifecycle.kill(container.root, container.id, number, everyone)
+    except ProcessLookupError:
+        return False
+    except WherryError as error:
+        if error.code in ("WHERRY-STATE-STOPPED", "WHERRY-STATE-NOT-FOUND"):
+            return False
+        raise failed("kill", error) from error
+    return True
+
+
+def remove(container: "Container") -> None:
+    """Everything that is on the host; to be called again where it fails."""
+    try:
+        lifecycle.delete(container.root, container.id, force=True)
+    except NotFoundError:
+        pass
+    except (WherryError, OSError) as error:
+        raise failed("delete", error) from error
+    _undo(container)
