@@ -78,6 +78,10 @@ def add(table: "dict[str, str]") -> "None":
     _tables.update(table)
 
 
+def known(name: "str") -> "bool":
+    return name in _tables
+
+
 def _message(name: "str") -> "Message":
     found = _messages.get(name)
     if found is None:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server of a group's containers, for containerd. It ends with a Shutdown when it has no container, or when nobody has needed it for a while."""
+
+import _signal  # type: ignore[import-not-found]
+import _socket
+import posix
+import time
+
+from wherry_shim import ttrpc
+from wherry_shim.bootstrap import Arguments, UsageError
+from wherry_shim.bootstrap_start import LISTENER, locked
+from wherry_shim.containerd import METHODS, TASK_SERVICES, Emitter, Handler, unpack
+from wherry_shim.events import Command, Publisher
+from wherry_shim.loop import Later, Loop
+from wherry_shim.service import Service, Setting
+
+LINGER = 60.0
+"""Seconds without a container and without a client, after which a server goes by itself."""
+FAREWELL = 5.0
+"""Seconds that a server which is asked to end gives its last events."""
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Log:
+    """Lines of logfmt to standard error, which is containerd's fifo: what does not fit is dropped, nothing ever blocks."""
+
+    def __init__(self, id: str, debug: bool) -> None:
+        self._id, self._least = id, 0 if debug else 1
+
+    def __call__(self, level: str, text: str) -> None:
+        if LEVELS.index(level) < self._least:
+            return
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        try:
+            posix.write(2, f'time="{stamp}" level={level} msg="{quoted}" shim={self._id}\n'.encode("utf-8", "replace"))
+        except OSError:
+            pass
+
+
+class ContainerdServer:
+    def __init__(self, arguments: Arguments, listener: "_socket.socket", environment: "dict[bytes, bytes]") -> None:
+        self.loop, self.ended = Loop(), Later()
+        self.log = Log(arguments["id"], "debug" in arguments.switches)
+        self.loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
+        self.path: str = listener.getsockname()
+        self.inode = posix.stat(self.path).st_ino
+        self.publisher = self._publisher(arguments, environment)
+        self.service = Service(self.loop, Setting(arguments["namespace"]), Emitter(self.publisher), unpack)
+        self.service.log = self.log
+        self.service.on_shutdown = self.shut_down
+        handler = Handler(self.service, METHODS)
+        self.server = ttrpc.Server(self.loop, listener, dict.fromkeys(TASK_SERVICES, handler))
+        self.server.log = self.log
+        self.server.on_request = self._asked
+        self._known: set[ttrpc.Connection] = set()
+        self.loop.timer(LINGER, self._look_round)
+
+    def _publisher(self, arguments: Arguments, environment: "dict[bytes, bytes]") -> "Publisher | Command":
+        address = environment.get(b"TTRPC_ADDRESS", b"").decode()
+        if not address and arguments["address"] and arguments["publish-binary"].startswith("/"):
+            return Command(self.loop, arguments["publish-binary"], arguments["address"], arguments["namespace"])
+        publisher = Publisher(self.loop, address, arguments["namespace"])
+        publisher.log = self.log
+        return publisher
+
+    def _asked(self, connection: "ttrpc.Connection", method: str) -> None:
+        if connection not in self._known:  # a client that is new: containerd may be back, events need not wait
+            self._known = self.server.connections.copy()
+            self.publisher.hurry()
+
+    def _look_round(self) -> None:
+        quiet = self.service.empty and not self.server.connections and time.monotonic() - self.server.last_use >= LINGER
+        if quiet and not len(self.publisher):
+            self.log("info", "no container and no client: leaving")
+            self.shut_down()
+        else:
+            self.loop.timer(LINGER / 2, self._look_round)
+
+    def shut_down(self) -> None:
+        """From here a start finds no server, and begins a new one. Who has connected before gets an end of the connection, as from a dead server."""
+        self.remove_socket()
+        self.server.close_listener()
+        self.publisher.drained(FAREWELL).then(lambda _: self._leave(20))
+
+    def _leave(self, rounds: int) -> None:
+        """Replies first, for a second at most."""
+        if rounds and self.server.unsent:
+            self.loop.timer(0.05, lambda: self._leave(rounds - 1))
+            return
+        self.server.close()
+        self.ended.set()
+
+    def remove_socket(self) -> None:
+        """Ours, not that of a server which has come after us."""
+        try:
+            lock = locked(self.path.rpartition("/")[0])
+            try:
+                if posix.stat(self.path).st_ino == self.inode:
+                    posix.unlink(self.path)
+            finally:
+                posix.close(lock)
+        except OSError as error:
+            self.log("debug", f"socket: {error}")
+
+    def run(self) -> None:
+        self.loop.run(self.ended)
+        self.publisher.close()
+
+
+def main(arguments: Arguments) -> int:
+    try:
+        listener = _socket.socket(fileno=LISTENER)
+        if not listener.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+            raise OSError("not listening")
+        posix.set_inheritable(LISTENER, False)
+        posix.closerange(LISTENER + 1, 1 << 20)  # what containerd or we forgot to close would be ours for ever
+    except OSError as error:
+        raise UsageError(f"descriptor {LISTENER} is no listening socket ({error}): the action is start or delete")
+    for signal in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
+        _signal.signal(signal, lambda number, frame: None)  # not ignored: children would inherit that
+    server = ContainerdServer(arguments, listener, dict(posix.environ))
+    posix.chdir("/")
+    server.run()
+    return 0

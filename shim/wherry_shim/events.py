@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events on their way to containerd: in their order, each until it has been taken, over any restart of containerd.
+
+One coroutine sends, over one connection that is made anew whenever it breaks. Nothing in a call of the service waits for it. While containerd is
+away the queue grows to its bound; then what a client can do without goes first, an exit or an OOM never. An event that is sent and not
+answered is sent again: containerd may see one twice, never not at all.
+"""
+
+import _socket
+import posix
+import time
+from _collections import deque  # type: ignore[import-not-found]
+
+from wherry_shim import ttrpc, wire
+from wherry_shim.errors import CANCELED, DEADLINE_EXCEEDED, UNAVAILABLE, UNKNOWN, ShimError
+from wherry_shim.loop import EPOLLIN, EPOLLOUT, Later, Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SERVICE, METHOD = "containerd.services.events.ttrpc.v1.Events", "Forward"
+BOUND = 2048
+PATIENCE = 5.0  # seconds for one answer
+PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+TRIES = 5  # of an event that containerd answers with an error which may pass
+PRECIOUS = ("/tasks/exit", "/tasks/oom")
+_PASSING = (CANCELED, UNKNOWN, DEADLINE_EXCEEDED, UNAVAILABLE)
+
+
+def envelope(namespace: str, topic: str, type_url: str, value: bytes) -> bytes:
+    """A ForwardRequest, stamped now."""
+    now = time.time_ns()
+    event = {"type_url": type_url, "value": value}
+    stamp = {"seconds": now // 1_000_000_000, "nanos": now % 1_000_000_000}
+    return wire.encode("forward.ForwardRequest", {"envelope": {"timestamp": stamp, "namespace": namespace, "topic": topic, "event": event}})
+
+
+class Publisher:
+    """put() queues; the rest happens in the loop. address: containerd's ttrpc socket, "" = there is none and events are dropped."""
+
+    def __init__(self, loop: Loop, address: str, namespace: str) -> None:
+        self.loop, self.address, self.namespace = loop, address, namespace
+        self.log: "Callable[[str, str], None]" = lambda level, text: None
+        self.dropped = 0
+        self._queue: "deque[tuple[str, bytes]]" = deque()
+        self.sending = False
+        self._pause: Later | None = None
+        self._peer: "_socket.socket | None" = None
+        self._stream = 1
+        self._frames = ttrpc.Frames()
+        self.waiters: list[Later] = []
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, topic: str, type_url: str, value: bytes) -> None:
+        if not self.address:
+            return
+        if len(self._queue) >= BOUND:
+            self._make_room()
+        self._queue.append((topic, envelope(self.namespace, topic, type_url, value)))
+        if not self.sending:
+            self.sending = True
+            self.loop.start(self._send_all())
+
+    def _make_room(self) -> None:
+        """The first one may be on its way."""
+        for place in range(1, len(self._queue)):
+            if self._queue[place][0] not in PRECIOUS:
+                del self._queue[place]
+                self.dropped += 1
+                return
+
+    def hurry(self) -> None:
+        """containerd is back: no more waiting."""
+        if self._pause is not None:
+            self._pause.set()
+
+    def drained(self, seconds: float) -> Later:
+        """There when the queue is empty, or so many seconds have gone."""
+        return _drained(self, seconds)
+
+    async def _send_all(self) -> None:
+        failures = refusals = 0
+        while self._queue:
+            topic, body = self._queue[0]
+            try:
+                await self._forward(body)
+            except ShimError as error:
+                refusals += 1
+                if error.code in _PASSING and refusals < TRIES:
+                    await self._wait(PAUSES[min(refusals, len(PAUSES) - 1)])
+                    continue
+                self.log("warning", f"containerd refused {topic}: {error}")
+            except (OSError, wire.DecodeError):
+                self.close()
+                await self._wait(PAUSES[min(failures, len(PAUSES) - 1)])
+                failures += 1
+                continue
+            failures = refusals = 0
+            self._queue.popleft()
+        self.sending = False
+        _tell(self)
+
+    async def _wait(self, seconds: float) -> None:
+        self._pause = pause = Later()
+        timer = self.loop.timer(seconds, pause.set)
+        await pause
+        timer.cancel()
+        self._pause = None
+
+    async def _forward(self, body: bytes) -> None:
+        """One event, on the connection that is there; where that one has died meanwhile, on a new one."""
+        reused = self._peer is not None
+        try:
+            await self._exchange(body)
+        except OSError:
+            if not reused:
+                raise
+            self.close()
+            await self._exchange(body)
+
+    async def _exchange(self, body: bytes) -> None:
+        if self._peer is None:
+            self._peer = ttrpc.connect(self.address, 0)  # a unix socket: at once, or not now
+            self._stream, self._frames = 1, ttrpc.Frames()
+        stream, self._stream = self._stream, self._stream + 2
+        metadata = [("containerd-namespace-ttrpc", self.namespace)]
+        data = ttrpc.frame(stream, ttrpc.REQUEST, ttrpc.request(SERVICE, METHOD, body, PATIENCE, metadata), 1)
+        expired = Later()
+        timer = self.loop.timer(PATIENCE, lambda: expired.fail(TimeoutError("containerd does not answer")))
+        try:
+            while data:
+                try:
+                    data = data[self._peer.send(data) :]
+                except BlockingIOError:
+                    await self._ready(self._peer, EPOLLOUT, expired)
+            ttrpc.payload_of(await self._answer(self._peer, stream, expired))
+        finally:
+            timer.cancel()
+
+    async def _answer(self, peer: "_socket.socket", stream: int, expired: Later) -> bytes:
+        while True:
+            await self._ready(peer, EPOLLIN, expired)
+            data = peer.recv(ttrpc.CHUNK)
+            if not data:
+                raise ConnectionResetError("ttrpc: closed")
+            for number, kind, body in self._frames.feed(data):
+                if number == stream and kind == ttrpc.RESPONSE and body is not None:
+                    return body
+
+    async def _ready(self, peer: "_socket.socket", events: int, expired: Later) -> None:
+        """Until the socket is ready, or the time is up."""
+        either = Later()
+        self.loop.watch(peer.fileno(), lambda _: either.set(), events)
+        expired.then(lambda _: either.set())
+        try:
+            await either
+        finally:
+            self.loop.unwatch(peer.fileno())
+        if expired.done:
+            expired.result()
+
+    def close(self) -> None:
+        if self._peer is not None:
+            self._peer.close()
+            self._peer = None
+
+
+def _drained(publisher: "Publisher | Command", seconds: float) -> Later:
+    later = Later()
+    if not publisher.sending:
+        later.set()
+        return later
+    publisher.waiters.append(later)
+    timer = publisher.loop.timer(seconds, later.set)
+    later.then(lambda _: timer.cancel())
+    return later
+
+
+def _tell(publisher: "Publisher | Command") -> None:
+    waiters, publisher.waiters = publisher.waiters, []
+    for later in waiters:
+        later.set()
+
+
+class Command:
+    """For engines without such a socket: a command of theirs for each event. It may not know how; then nothing is said, nothing is kept."""
+
+    def __init__(self, loop: Loop, binary: str, address: str, namespace: str) -> None:
+        self.loop, self.namespace = loop, namespace
+        self._argv = [binary, "--address", address, "publish", "--namespace", namespace, "--topic"]
+        self._queue: "deque[tuple[str, bytes]]" = deque(maxlen=BOUND)
+        self.sending = False
+        self.waiters: list[Later] = []
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def put(self, topic: str, type_url: str, value: bytes) -> None:
+        self._queue.append((topic, wire.encode("any.Any", {"type_url": type_url, "value": value})))
+        if not self.sending:
+            self.sending = True
+            self.loop.start(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._queue:
+            await self._publish(*self._queue.popleft())
+        self.sending = False
+        _tell(self)
+
+    def _publish(self, topic: str, body: bytes) -> Later:
+        return self.loop.in_thread(lambda: _publish([*self._argv, topic], body))
+
+    def hurry(self) -> None:
+        pass
+
+    def drained(self, seconds: float) -> Later:
+        return _drained(self, seconds)
+
+    def close(self) -> None:
+        pass
+
+
+def _publish(argv: "list[str]", body: bytes) -> None:
+    reading, writing = posix.pipe()
+    try:
+        posix.write(writing, body)  # less than what a pipe holds
+        posix.close(writing)
+        writing = -1
+        quiet = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (1, 2)]
+        pid = posix.posix_spawn(argv[0], argv, dict(posix.environ), file_actions=[(posix.POSIX_SPAWN_DUP2, reading, 0), *quiet])
+        for _ in range(100):
+            if posix.waitpid(pid, posix.WNOHANG)[0]:
+                return
+            time.sleep(0.05)
+        posix.kill(pid, 9)
+        posix.waitpid(pid, 0)
+    except OSError:
+        pass
+    finally:
+        for fd in (reading, writing):
+            if fd >= 0:
+                posix.close(fd)
