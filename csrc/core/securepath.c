@@ -83,17 +83,15 @@ static int go_up(struct walk *w)
 	strcpy(w->done, names);
 	w->done_length = strlen(names);
 	for (char *name = names, *end; !result && *name; name = end) {
+		char stop;
 		int fd;
 
 		name++; /* each name comes after a slash */
 		end = strchrnul(name, '/');
-		if (*end) {
-			*end = 0;
-			fd = openat(w->at, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
-			*end = '/';
-		} else {
-			fd = openat(w->at, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
-		}
+		stop = *end;
+		*end = 0;
+		fd = openat(w->at, name, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+		*end = stop;
 		if (fd < 0)
 			return -errno;
 		wherry_close(&w->at);
@@ -225,8 +223,8 @@ static bool take(struct walk *w, char **name, bool *last)
 static int walk_once(struct walk *w, const char *path)
 {
 	size_t length = strlen(path);
-	char *name;
-	bool last;
+	char *name = NULL;
+	bool last = false;
 	int result;
 
 	if (length >= WHERRY_MAX_PATH)
