@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.bundle import Bundle
-from harness.runtime import Container, Runtime, wait_until
+from harness.console import Receiver, read_until
+from harness.runtime import Container, Result, Runtime, reap, wait_until
 
 pytestmark = [pytest.mark.requires("root"), pytest.mark.ours, pytest.mark.one_way]
 
@@ -130,3 +132,99 @@ def test_no_interpreter_lives_beside_an_attached_run(runtime: Runtime, bundle: B
         assert not any("python" in name for name in names), names
         container.kill("KILL")
         assert process.wait(10) == 137
+
+
+# ---- exec
+
+
+def exec_(runtime: Runtime, container: Container, *words: str | Path, check: bool = True) -> Result:
+    at = words.index("--")
+    return runtime("exec", *words[:at], container.id, *words[at + 1 :], check=check)
+
+
+def process_file(place: Path, script: str, **more: Any) -> Path:
+    document = {"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin", "A=1"], "user": {"uid": 0, "gid": 0}, **more}
+    (place / "process.json").write_text(json.dumps(document))
+    return place / "process.json"
+
+
+def test_an_exec_like_one_before(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:
+    container = runtime.start_new(bundle)
+    flags = ("--cwd", "/tmp", "-u", "5:6", "--env")
+    script = "echo $0 $A $(pwd) $(id -u) $(id -g); exit 3"
+    for number in range(2):
+        assert exec_(runtime, container, *flags, f"A={number}", "--", "sh", "-c", script, check=False).code == 3
+    done = exec_(alone, container, *flags, "A=some words", "--", "sh", "-c", script, "name", check=False)
+    assert "wherry-python" in done.err  # one argument more is another kind
+    done = exec_(alone, container, *flags, "A=some words", "--", "sh", "-c", script + " ", check=False)
+    assert (done.code, done.out) == (3, "sh some words /tmp 5 6\n")
+    # the flags in another order, and in their other forms
+    done = exec_(alone, container, "--env=A=b", "--user=5:6", "-cwd=/tmp", "--", "sh", "-c", script, check=False)
+    assert (done.code, done.out) == (3, "sh b /tmp 5 6\n")
+    for other in (("--cwd", "/"), ("--env", "B=1"), ("-u", "5")):
+        assert "wherry-python" in exec_(alone, container, *other, "--", "sh", "-c", script, check=False).err
+    assert "wherry-python" in exec_(alone, container, *flags, "A=\"", "--", "sh", "-c", script, check=False).err
+
+
+def test_an_exec_by_process_file(alone: Runtime, runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    container = runtime.start_new(bundle)
+    for text in ("one", "two"):
+        assert exec_(runtime, container, "--process", process_file(place, f"echo {text}"), "--").out == f"{text}\n"
+    assert exec_(alone, container, "-p", process_file(place, "echo three; id -u"), "--").out == "three\n0\n"
+    changed = process_file(place, "echo three", noNewPrivileges=True)
+    assert "wherry-python" in exec_(alone, container, "-p", changed, "--", check=False).err
+
+
+def test_a_detached_exec(alone: Runtime, runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    container = runtime.start_new(bundle)
+    words = ("-d", "--pid-file", place / "pid", "--", "sh", "-c", "exit 4")
+    for by in (runtime, runtime, alone):
+        exec_(by, container, *words)
+        assert os.waitstatus_to_exitcode(reap(int((place / "pid").read_text()), 10)) == 4
+
+
+def test_an_exec_with_a_console(alone: Runtime, runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    container = runtime.start_new(bundle)
+    path = process_file(place, "stty size; exit 5", terminal=True, consoleSize={"height": 10, "width": 40})
+    receiver = Receiver(place / "console")
+    try:
+        for by in (runtime, runtime, alone):
+            exec_(by, container, "-d", "--pid-file", place / "pid", "--console-socket", receiver.path, "-p", path, "--")
+            master, _ = receiver.receive()
+            with open(master):
+                assert "10 40" in read_until(master, "40")
+                assert os.waitstatus_to_exitcode(reap(int((place / "pid").read_text()), 10)) == 5
+    finally:
+        receiver.close()
+
+
+def test_what_an_exec_cannot_do_is_worded(runtime: Runtime, bundle: Bundle) -> None:
+    """The front fails with a plan at hand; Python does it again, and says why."""
+    container = runtime.start_new(bundle)
+    for name in ("no-such-1", "no-such-2", "no-such-3"):
+        runtime("exec", container.id, "true")
+        done = exec_(runtime, container, "--", name, check=False)
+        assert (done.code, name in done.err) == (255, True), done.err
+
+
+def test_a_paused_container_refuses(runtime: Runtime, bundle: Bundle) -> None:
+    container = runtime.start_new(bundle)
+    for _ in range(3):
+        exec_(runtime, container, "--", "true")
+    runtime("pause", container.id)
+    assert "paused" in exec_(runtime, container, "--", "true", check=False).err
+    runtime("resume", container.id)
+    exec_(runtime, container, "--", "true")
+
+
+def test_plans_of_execs_end_with_their_container(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:
+    container = runtime.start_new(bundle)
+    for _ in range(2):
+        exec_(runtime, container, "--", "true")
+    exec_(alone, container, "--", "true")
+    container.kill("KILL")
+    container.wait()
+    container.delete()
+    again = runtime.create(bundle, id=container.id)
+    again.start()
+    assert "wherry-python" in exec_(alone, again, "--", "true", check=False).err

@@ -13,6 +13,7 @@ from wherry.kernel.native import Failure, constants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from wherry.container.interlude import Interlude
@@ -90,7 +91,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     plan = compilation.plan()
     options.phase("store the plan")
     if cached is not None and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE:
-        _store(cached, plan, compilation)
+        keep(options.root, cached, plan, lambda: compilation.pattern(cached))
     return plan, compilation.warnings
 
 
@@ -101,16 +102,15 @@ def _cached(config: bytes, options: "CreateOptions") -> "native.Pattern | None":
         return None
 
 
-def _store(cached: native.Pattern, plan: bytes, compilation: "Compilation") -> None:
+def keep(root: str, cached: native.Pattern, plan: bytes, pattern: "Callable[[], bytes | None]") -> None:
     """The first plan of its kind is kept as it is. The second one shows that more will come: from then on they share a pattern."""
-    root = compilation.options.root
     asked = f"{root}/@plans/{cached.pattern}"
     try:
         first = posix.stat(asked).st_size > 0
     except OSError:
         first = True
-    if not first and (pattern := compilation.pattern(cached)):
-        native.cache_store(root, cached.pattern, pattern)
+    if not first and (shared := pattern()):
+        native.cache_store(root, cached.pattern, shared)
     elif native.cache_store(root, cached.exact, plan) and first:
         try:
             posix.close(posix.open(asked, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))

@@ -89,7 +89,7 @@ class Create:
     zeros and its mapping, where all executors leave a struct wherry_span for each step of the plan.
     """
 
-    __slots__ = ("_create", "_keep", "_request")
+    __slots__ = ("_create", "_keep", "_request", "plan")
 
     def __init__(
         self,
@@ -111,6 +111,7 @@ class Create:
     ) -> "None":
         self._keep: list[object] = []  # C borrows what stands here until close()
         self._create: CData = None
+        self.plan = plan
         request = self._request = ffi.new("struct host_request *")
         request.plan, request.plan_size = self._data(plan), len(plan)
         request.config, request.config_size = self._data(config), len(config)
@@ -252,6 +253,12 @@ class Container:
         error = lib.host_open(self._container, _bytes(root), _bytes(id))
         self.damage: int = -error
         """0, WHERRY_OTHER_BUILD (all works), or why there is no record: ENODATA, EBADMSG, WHERRY_WRONG_VERSION (lock and destroy work)."""
+
+    @property
+    def opened(self) -> "CData":
+        """struct host_container, with a record."""
+        _ = self._head
+        return self._container
 
     @property
     def _head(self) -> "CData":
@@ -398,14 +405,19 @@ def facts_key() -> "str":
 class Pattern:
     """A configuration as the cache of plans sees it: its names there, and its blanks, the texts that differ from container to container.
 
-    exact, pattern: file names. OSError(EBADMSG) where quotes or brackets do not match."""
+    exact, pattern: file names. OSError(EBADMSG) where quotes or brackets do not match. With a container: of an exec in it, by its process.json
+    (`file`) or by the command line as the front writes it down."""
 
     __slots__ = ("_config", "_read")
 
-    def __init__(self, config: "bytes", options: "int" = 0) -> None:
+    def __init__(self, config: "bytes", options: "int" = 0, container: "Container | None" = None, file: "bool" = False) -> None:
         self._config = config
         self._read = ffi.new("struct host_pattern *")
-        _check(lib.host_pattern_read(self._read, ffi.from_buffer(config), len(config), options))
+        text = ffi.from_buffer(config)
+        if container is None:
+            _check(lib.host_pattern_read(self._read, text, len(config), options))
+        else:
+            _check(lib.host_exec_pattern(self._read, container.opened, file, text, len(config)))
 
     @property
     def exact(self) -> "str":
