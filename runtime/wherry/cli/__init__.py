@@ -29,7 +29,7 @@ GLOBAL_FLAGS: "dict[str, int | str]" = {
 }
 
 VERBS = (
-    *("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update", "ps", "events"),
+    *("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update", "ps", "events", "stats"),
     *("list", "spec", "features", "plan", "validate", "gc", "doctor", "version", "help"),
 )
 
