@@ -11,6 +11,10 @@ from pathlib import Path
 
 COLD = (
     "wherry.api",
+    "wherry.cgroup.dbus",
+    "wherry.cgroup.gvariant",
+    "wherry.cgroup.systemd",
+    "wherry.cgroup.units",
     "wherry.codes",
     "wherry.__main__",
     "wherry.cli.features",
@@ -25,6 +29,7 @@ COLD = (
     "wherry.container.interlude",
     "wherry.container.netdevices",
     "wherry.container.resctrl",
+    "wherry.container.unit",
     "wherry.container.wording",
     "wherry.kernel.rtnetlink",
     "wherry.oci.default",
@@ -34,6 +39,7 @@ COLD = (
     "wherry.oci.suggest",
     "wherry.oci.validate",
     "wherry.plan.describe",
+    "wherry.plan.unit",
     "wherry.seccomp.compile",
 )
 """What no hot verb loads on its usual way; it is found by path."""

@@ -108,6 +108,8 @@ static const struct layout layouts[OP_COUNT_PLUS_1] = {
 	OP(OP_HOOK, wherry_op_hook, AFTER_CLONE, 0, AFTER_CLONE, F(wherry_op_hook, TEXT, path), F(wherry_op_hook, LIST, arguments),
 	   F(wherry_op_hook, LIST, environment), F(wherry_op_hook, OPTIONAL_TEMPLATE, state)),
 	OP(OP_NETWORK_DEVICES, wherry_op_network_devices, AFTER_CLONE, 0, 0, NOTHING),
+	OP(OP_UNIT, wherry_op_unit, AFTER_CLONE, 0, 0, F(wherry_op_unit, TEMPLATE, name), F(wherry_op_unit, TEMPLATE, cgroup),
+	   F(wherry_op_unit, TEXT, slice), F(wherry_op_unit, LIST, properties)),
 	INIT(OP_SYSCTL, wherry_op_sysctl, F(wherry_op_sysctl, TEXT, path), F(wherry_op_sysctl, TEXT, value)),
 	INIT(OP_READONLY_PATH, wherry_op_path, F(wherry_op_path, TEXT, path)),
 	INIT(OP_MASKED_PATH, wherry_op_path, F(wherry_op_path, TEXT, path)),

@@ -63,8 +63,8 @@ static int run_hook(struct wherry_machine *m, const struct wherry_op_hook *op)
 	return result;
 }
 
-/* Python's part, where there is one: then this is the moment at which begin returns. */
-static int pause_for_interlude(struct wherry_machine *m, const struct wherry_op_network_devices *op)
+/* Python's part, where there is one: then this is the moment at which begin, or finish, returns. */
+static int pause_for_interlude(struct wherry_machine *m, const struct wherry_op *op)
 {
 	(void)op;
 	host_of(m)->waiting = m->code.plan->flags & WHERRY_PLAN_INTERLUDE;
@@ -83,6 +83,7 @@ static int pause_for_interlude(struct wherry_machine *m, const struct wherry_op_
 	X(OP_LAUNCH, op_launch) \
 	X(OP_HOOK, run_hook) \
 	X(OP_NETWORK_DEVICES, pause_for_interlude) \
+	X(OP_UNIT, pause_for_interlude) \
 	X(OP_LISTENER, op_listener) \
 	X(OP_PUBLISH, op_publish)
 

@@ -179,7 +179,8 @@ static void remove_container(struct attention *a)
 {
 	if (a->front->keep || a->front->process)
 		return;
-	if (a->container.head->flags & WHERRY_PLAN_POSTSTOP || host_lock(&a->container, 10000) || host_destroy(&a->container, true))
+	if (a->container.head->flags & (WHERRY_PLAN_POSTSTOP | WHERRY_PLAN_UNIT) || host_lock(&a->container, 10000) ||
+	    host_destroy(&a->container, true))
 		remove_by_python(a->front);
 }
 

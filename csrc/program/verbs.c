@@ -106,7 +106,7 @@ int front_delete(const struct front *f)
 	cleanup_container struct host_container c;
 	int status;
 
-	if (host_open(&c, f->root, f->id) || c.head->flags & WHERRY_PLAN_POSTSTOP)
+	if (host_open(&c, f->root, f->id) || c.head->flags & (WHERRY_PLAN_POSTSTOP | WHERRY_PLAN_UNIT))
 		return FRONT_PYTHON;
 	if (host_lock(&c, LOCK_WAIT_MS))
 		return FRONT_PYTHON;

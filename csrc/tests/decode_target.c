@@ -125,6 +125,17 @@ static void add_hook(struct planmaker *p, enum wherry_executor executor)
 	hook->state = plan_template(p, "{\"pid\":\1E}");
 }
 
+static void add_unit(struct planmaker *p)
+{
+	static const char *const properties[] = { "MemoryMax=t 33554432", "Delegate=b true", NULL };
+	struct wherry_op_unit *unit = CALLER_OP(OP_UNIT, wherry_op_unit);
+
+	unit->name = plan_template(p, "wherry-\1@.scope");
+	unit->cgroup = plan_template(p, "/system.slice/wherry-\1@.scope");
+	unit->slice = plan_text(p, "system.slice");
+	unit->properties = plan_list(p, properties);
+}
+
 static void add_restrictions(struct planmaker *p)
 {
 	struct wherry_op_sysctl *sysctl;
@@ -132,6 +143,7 @@ static void add_restrictions(struct planmaker *p)
 	add_hook(p, WHERRY_CALLER);
 	add_hook(p, WHERRY_INIT);
 	CALLER_OP(OP_NETWORK_DEVICES, wherry_op_network_devices);
+	add_unit(p);
 	sysctl = INIT_OP(OP_SYSCTL, wherry_op_sysctl);
 	sysctl->path = plan_text(p, "net/ipv4/ip_forward");
 	sysctl->value = plan_text(p, "1");

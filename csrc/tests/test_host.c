@@ -663,6 +663,35 @@ static void the_interlude_is_the_callers(void)
 	bed_end();
 }
 
+/* A unit of systemd comes first, network devices come later: each time the caller is asked. */
+static void one_interlude_follows_the_other(void)
+{
+	struct wherry_op_unit *unit;
+
+	NEEDS_ROOT();
+	bed_begin();
+	plan_claim();
+	plan.flags |= WHERRY_PLAN_INTERLUDE | WHERRY_PLAN_UNIT;
+	plan_launch();
+	unit = PLAN_ADD(&plan, OP_UNIT, WHERRY_CALLER, wherry_op_unit);
+	unit->name = plan_template(&plan, "wherry-\1@.scope");
+	unit->cgroup = plan_template(&plan, "/system.slice/wherry-\1@.scope");
+	unit->slice = plan_text(&plan, "system.slice");
+	PLAN_ADD(&plan, OP_NETWORK_DEVICES, WHERRY_CALLER, wherry_op_network_devices);
+	plan_end("true");
+	CHECK_EQUAL(host_create_begin(&create, &bed.request), 0);
+	CHECK(create.waiting);
+	CHECK_EQUAL(create.machine.code.step[create.served]->code, OP_UNIT);
+	CHECK_EQUAL(host_create_finish(&create), 0);
+	CHECK(create.waiting && !create.finished);
+	CHECK_EQUAL(create.machine.code.step[create.served]->code, OP_NETWORK_DEVICES);
+	CHECK_EQUAL(host_create_finish(&create), 0);
+	CHECK(!create.waiting && create.finished);
+	host_create_release(&create);
+	end_it();
+	bed_end();
+}
+
 static void an_aborted_interlude_undoes_all(void)
 {
 	NEEDS_ROOT();
@@ -992,6 +1021,7 @@ static const struct check_case cases[] = {
 	{ "works_where_nobody_can_reap", works_where_nobody_can_reap },
 	{ "other_children_are_left_alone", other_children_are_left_alone },
 	{ "the_interlude_is_the_callers", the_interlude_is_the_callers },
+	{ "one_interlude_follows_the_other", one_interlude_follows_the_other },
 	{ "an_aborted_interlude_undoes_all", an_aborted_interlude_undoes_all },
 	{ "the_pidfd_socket_gets_init", the_pidfd_socket_gets_init },
 	{ "sockets_may_have_long_paths", sockets_may_have_long_paths },

@@ -139,6 +139,11 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         ),
         "PROGRAM": ("a program that wherry needs is missing", "install it"),
         "RESCTRL": ("linux.intelRdt cannot be applied by the host's resctrl filesystem", "see the message"),
+        "SYSTEMD": (
+            "systemd cannot be asked for a cgroup, or refuses it",
+            "the message says how it was asked; the cgroup manager cgroupfs (no --systemd-cgroup) needs none",
+        ),
+        "SYSTEMD-UNIT": ("the unit is there already, or does not come to be, or somewhere else", "`systemctl status UNIT`, `journalctl -u UNIT`"),
         "BUILD": ("the program on PATH and the Python package are of different builds", "install wherry again"),
     },
     ("HOST", "PERMISSION_DENIED"): {

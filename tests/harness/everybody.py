@@ -9,7 +9,7 @@ from typing import Any
 USER = 64321
 """Nobody's id on a usual machine."""
 
-PACKAGES = ("wherry", "cffi", "_cffi_backend", "pyseccomp", "rich", "pygments", "markdown_it", "mdurl", "jsonschema", "referencing", "rpds", "attr", "attrs")
+PACKAGES = ("wherry", "cffi", "_cffi_backend", "pyseccomp", "jeepney", "rich", "pygments", "markdown_it", "mdurl", "jsonschema", "referencing", "rpds", "attr", "attrs")
 
 
 def install(command: str, prefix: Path) -> Path:

@@ -42,7 +42,7 @@ if [[ $mode != rebuild ]]; then
   tools=()
   if [[ $mode == all || $mode == test ]]; then tools=(pytest pytest-timeout hypothesis); fi
   if [[ $mode == all ]]; then tools+=(uv ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
-  pip install "${build[@]}" grpcio protobuf jsonschema pyseccomp rich "${tools[@]}"
+  pip install "${build[@]}" grpcio protobuf jeepney jsonschema pyseccomp rich "${tools[@]}"
 fi
 mkdir -p build
 exec 9>build/.lock # one build at a time in one build directory

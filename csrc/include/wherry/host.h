@@ -62,8 +62,8 @@ struct host_create {
 };
 
 /* create.c. Each returns 0 or -errno / -refusal with c->failure filled, and has then undone all that was done (host_create_undo).
- *   begin:  decode, claim, cgroups, launch, and serve init until OP_NETWORK_DEVICES of a plan with WHERRY_PLAN_INTERLUDE, else to the end
- *   finish: from there to the end (OP_PUBLISH); nothing to do for a plan without an interlude
+ *   begin:  decode, claim, cgroups, launch, and serve init until OP_UNIT or OP_NETWORK_DEVICES of a plan with WHERRY_PLAN_INTERLUDE, else to the end
+ *   finish: from there to the next such step (c->waiting), else to the end (OP_PUBLISH); nothing to do for a plan without an interlude
  *   abort:  the caller's own interlude failed: undo */
 int host_create_begin(struct host_create *c, const struct host_request *request);
 int host_create_finish(struct host_create *c);

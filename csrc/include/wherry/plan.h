@@ -144,6 +144,7 @@ enum wherry_opcode {
 	OP_PUBLISH, /* caller: pid known to all: record, state.json, pid file, console and pidfd sockets. Its answer is the commit */
 	OP_WAIT_START,
 	OP_EXECUTE,
+	OP_UNIT, /* caller: point where a Python caller has systemd take init into a unit (see WHERRY_PLAN_INTERLUDE); cgroup steps may follow */
 	OP_COUNT_PLUS_1,
 };
 
@@ -159,7 +160,7 @@ struct wherry_op {
 
 enum wherry_plan_flags {
 	WHERRY_PLAN_CACHEABLE = 1 << 0,      /* a byte-identical config on the same host facts gives this plan */
-	WHERRY_PLAN_INTERLUDE = 1 << 1,      /* the caller must be Python: it has work at OP_NETWORK_DEVICES */
+	WHERRY_PLAN_INTERLUDE = 1 << 1,      /* the caller must be Python: it has work at OP_UNIT, OP_NETWORK_DEVICES, or both */
 	WHERRY_PLAN_NEW_USER = 1 << 2,       /* a new user namespace */
 	WHERRY_PLAN_TERMINAL = 1 << 3,       /* process.terminal: needs a console socket, or an attached run */
 	WHERRY_PLAN_POSTSTART = 1 << 4,      /* has poststart hooks: start is Python's */
@@ -168,6 +169,7 @@ enum wherry_plan_flags {
 	WHERRY_PLAN_ROOTLESS = 1 << 7,
 	WHERRY_PLAN_NO_PROCESS = 1 << 8,     /* config without process: create works, start must fail */
 	WHERRY_PLAN_EXEC = 1 << 9,           /* one more process for a container: no claim, no start to wait for, OP_PUBLISH keeps no record */
+	WHERRY_PLAN_UNIT = 1 << 10,          /* in a unit of systemd: delete is Python's */
 };
 
 struct wherry_plan {
@@ -476,6 +478,20 @@ struct wherry_op_hook {
 
 struct wherry_op_network_devices {
 	struct wherry_op op;
+};
+
+enum wherry_unit_flags {
+	WHERRY_UNIT_USER = 1 << 0,  /* of the user's own manager */
+	WHERRY_UNIT_SLICE = 1 << 1, /* a slice: systemd moves no process into one, the caller does */
+};
+
+struct wherry_op_unit {
+	struct wherry_op op;
+	struct wherry_template name;    /* "wherry-<id>.scope" */
+	struct wherry_template cgroup;  /* what it must become, below the mount of its hierarchy */
+	struct wherry_text slice;
+	struct wherry_list properties;  /* "NAME=SIGNATURE VALUE", the value as JSON */
+	uint64_t flags;
 };
 
 struct wherry_op_sysctl {

@@ -82,7 +82,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     cached = None
     options.phase("look into the cache")
-    if not environment and options.cgroup_manager != "disabled":
+    if not environment and options.cgroup_manager == "cgroupfs":
         cached = _cached(config, options)
         plan = cached and cached.load(options.root)
         if plan:
@@ -140,7 +140,12 @@ class Compilation:
         phase("check")
         check(document)
         phase("look at the host")
+        given = self.facts is not None
         self.facts = self.facts or gather(**wanted(document))
+        if options.cgroup_manager == "systemd":
+            from wherry.container.unit import look
+
+            look(self.facts, options, document, given)
         phase("compile")
         return compile(document, self.facts, self._choices(self.warnings))
 
@@ -258,7 +263,8 @@ def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
         trace=options.trace(prepared.plan),
     )
     try:
-        if not create.begin() and interlude:
+        done = create.begin()
+        while not done and interlude:
             options.phase("interlude")
             try:
                 interlude.perform(create)
@@ -266,10 +272,12 @@ def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
                 create.abort()
                 raise
             options.phase("native finish")
-            create.finish()
+            done = create.finish()
         return create
-    except BaseException:
+    except BaseException as error:
         create.close()
+        if interlude:
+            interlude.undo(error)
         raise
 
 
@@ -278,4 +286,4 @@ def _interlude(options: "CreateOptions", prepared: Prepared) -> "Interlude":
     from wherry.oci.config import load
 
     document: "Any" = load(prepared.config)
-    return Interlude(document, options.id)
+    return Interlude(prepared.plan, prepared.flags, document, options.id)

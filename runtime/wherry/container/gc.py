@@ -12,7 +12,7 @@ import time
 from errno import EBUSY, ENODATA
 from typing import Any
 
-from wherry.container.lifecycle import LOCK_WAIT_MS, check_id, lock, opened
+from wherry.container.lifecycle import LOCK_WAIT_MS, check_id, destroy, lock, opened
 from wherry.errors import NotFoundError, StateError, WherryError
 from wherry.kernel import native
 from wherry.kernel.native import Container, constants
@@ -92,10 +92,12 @@ def _look_at_record(container: Container, id: str, dry_run: bool) -> "Finding | 
     finding = Finding(id, what, journal_text(container))
     if not dry_run:
         try:
-            container.destroy(kill_first=True)
+            destroy(container, kill_first=True)
             finding.done = "removed"
         except OSError as error:
             finding.done = f"not removed: {(error.strerror or str(error)).lower()}"
+        except WherryError as error:  # systemd's
+            finding.done = f"not removed: {error.sentence()}"
     return finding
 
 
@@ -145,7 +147,7 @@ def remove_without_record(root: str, id: str) -> "list[str]":
         with native.open_container(root, id, damaged=True) as container:
             lock(container, "delete", id)
             if container.damage in (0, constants.WHERRY_OTHER_BUILD):  # its create was just about to write it
-                container.destroy(kill_first=True)
+                destroy(container, kill_first=True)
             else:
                 _destroy_by_state_file(container)
     except (FileNotFoundError, NotADirectoryError, NotFoundError):
@@ -210,7 +212,7 @@ def undo_crashed_create(root: str, id: str) -> bool:
         with opened(root, id) as container:
             if container.record_status != constants.WHERRY_RECORD_CREATING or not is_crashed(container):
                 return False
-            container.destroy(kill_first=True)
+            destroy(container, kill_first=True)
             return True
     except (StateError, OSError):
         return False

@@ -76,11 +76,13 @@ def poststart(container: Container, id: str) -> None:
 
 def end(container: Container, error: WherryError) -> None:
     """Stops and removes a container that cannot go on; what fails on the way is kept beside the error."""
+    from wherry.container.lifecycle import destroy
+
     finish = None
     try:
         if container.flags & constants.WHERRY_PLAN_POSTSTOP:
             finish = prepare_poststop(container)
-        container.destroy(kill_first=True)
+        destroy(container, kill_first=True)
     except (OSError, WherryError) as other:
         error.also.append(other if isinstance(other, WherryError) else HookError(os_text(other)))
     if finish is not None:

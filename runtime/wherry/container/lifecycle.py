@@ -125,16 +125,25 @@ def _delete(container: Container, id: str, force: bool) -> "list[str]":
         raise refused("delete", status, id)
     if container.record_status != constants.WHERRY_RECORD_PUBLISHED:
         # the lock is ours: whoever was creating or deleting it is dead, and the journal says how far it came
-        container.destroy(kill_first=True)
+        destroy(container, kill_first=True)
         return []
     if not container.flags & constants.WHERRY_PLAN_POSTSTOP:
-        container.destroy(kill_first=status != "stopped")
+        destroy(container, kill_first=status != "stopped")
         return []
     from wherry.container.hooks import prepare_poststop
 
     run_hooks = prepare_poststop(container)
-    container.destroy(kill_first=status != "stopped")
+    destroy(container, kill_first=status != "stopped")
     return [str(error) for error in run_hooks()]
+
+
+def destroy(container: Container, kill_first: bool) -> None:
+    """All of it; the lock is ours. A unit of systemd is asked to end first, whatever is left is removed as everything else."""
+    if container.flags & constants.WHERRY_PLAN_UNIT:
+        from wherry.container.unit import end
+
+        end(container, kill_first)
+    container.destroy(kill_first=kill_first)
 
 
 def _ignore_missing(container: Container, number: int) -> None:

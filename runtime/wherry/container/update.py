@@ -9,7 +9,7 @@ from wherry.cgroup.resources import ALTERNATIVE, IGNORE, MISSING_OK, v1_writes, 
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import lock, opened
 from wherry.errors import HostError, WherryError, refused
-from wherry.kernel.native import STATUS_NAMES
+from wherry.kernel.native import STATUS_NAMES, constants
 from wherry.oci.checks import check_resources
 from wherry.plan.execute import Cgroup
 
@@ -31,6 +31,10 @@ def update(root: str, id: str, resources: dict[str, Any]) -> list[str]:
         cgroups = cgroups_of(container)
         wanted = _completed(wanted, cgroups)
         check_resources(wanted)  # type: ignore[arg-type]
+        if container.flags & constants.WHERRY_PLAN_UNIT:
+            from wherry.container import unit
+
+            unit.update(container, wanted, all(cgroup.v2 for cgroup in cgroups))
         apply(cgroups, wanted)
     memory = wanted.get("memory") or {}
     warnings += [f"/memory/{name}: ignored: the kernel has given it up" for name in ("kernel", "kernelTCP") if memory.get(name)]

@@ -42,7 +42,7 @@ class Namespace:
 class HostFacts:
     __slots__ = (
         "cap_last_cap", "capabilities", "cgroup_mode", "delegate", "gid", "hierarchies", "kernel", "key", "lsms", "namespaces", "newgidmap",
-        "newuidmap", "setgroups_denied", "uid", "user_namespace", "v2_controllers", "v2_mount", "v2_own",
+        "newuidmap", "setgroups_denied", "systemd", "uid", "user_namespace", "v2_controllers", "v2_mount", "v2_own",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +64,7 @@ class HostFacts:
         self.newuidmap = ""  # "" = none, or not asked for
         self.newgidmap = ""
         self.namespaces: "dict[str, Namespace]" = {}  # by path; only where asked for
+        self.systemd: "dict[str, Any] | None" = None  # version, user (its manager, not the system's), cgroup (of the manager); only where asked for
 
     def to_json(self) -> "dict[str, Any]":
         value: "dict[str, Any]" = {name: getattr(self, name) for name in self.__slots__}

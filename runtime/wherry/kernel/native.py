@@ -81,7 +81,7 @@ class Create:
         create = Create(plan=..., root=..., ...)
         if not create.begin():      # False: the plan has an interlude, and init waits for the caller
             ... network devices and the like, with create.pid ...
-            create.finish()         # or create.abort()
+            create.finish()         # or create.abort(); False again: at the next one
         create.close()              # the container lives on
 
     When begin or finish raises, all that was done has been undone. stdio: descriptors for the container, -1 = our own. extra: journal
@@ -152,9 +152,11 @@ class Create:
             self._fail()
         return not self._create.waiting
 
-    def finish(self) -> "None":
+    def finish(self) -> "bool":
+        """From there on; the same answer."""
         if lib.host_create_finish(self._create) < 0:
             self._fail()
+        return not self._create.waiting
 
     def execute(self, target: "int") -> "None":
         """In place of begin, for a plan of exec: returns once its program executes. `target`: a pidfd of the container's init."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from wherry.kernel.hostfacts import HostFacts
     from wherry.plan.options import Options
+    from wherry.plan.unit import UnitJob
 
 CAP_SYS_ADMIN = 1 << 21
 
@@ -69,6 +70,7 @@ class Job:
         "rootfs",
         "setgroups_denied",
         "tree",
+        "unit",
     )
 
     def __init__(self, config: "dict[str, Any]", facts: "HostFacts", options: "Options") -> None:
@@ -103,6 +105,7 @@ class Job:
         # init's mount namespace, so that the flags which the host has set stay locked). Without privileges it can do no more than init.
         self.launcher_helps = user is not None and self.privileged
         self.tree = -1
+        self.unit: "UnitJob | None" = None  # of systemd
         self.affinity = b""  # processors of the process, as a bit mask; b"" = all
         self.setgroups_denied: "bool | None" = None  # None: as a new user namespace will have it
 

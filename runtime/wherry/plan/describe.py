@@ -88,6 +88,7 @@ FIELDS = {
     "PUBLISH": "state_file:T",
     "WAIT_START": "",
     "EXECUTE": "",
+    "UNIT": "name:T cgroup:T slice:t properties:l flags",
 }
 
 Fields = dict[str, Any]
@@ -216,7 +217,7 @@ def _text(data: bytes, reference: int) -> str | None:
 
 # ---- words
 
-_PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS", "EXEC")
+_PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS", "EXEC", "UNIT")
 _CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL", "WHERE_POSSIBLE", "JOIN")
 _WRITE_FLAGS = ("MISSING_OK", "IGNORE", "ALTERNATIVE")
 _MOUNT_FLAGS = ("COPY_UP", "TARGET_MODE", "PROC_TARGET", "KEEP_LOCKED", "CREATE", "ON_PROC", "READONLY_LATE")
@@ -323,6 +324,12 @@ def _cgroup_directory(f: Fields) -> str:
 def _cgroup_controllers(f: Fields) -> str:
     options = _flags(f["flags"], "WHERRY_CGROUP_", _CGROUP_FLAGS)
     return f"enable controllers {f['controllers']} down to {_quoted(f['path'])}{options}"
+
+
+def _unit(f: Fields) -> str:
+    manager = "the user's systemd" if f["flags"] & constants.WHERRY_UNIT_USER else "systemd"
+    values = (f"{name}={text.partition(' ')[2]}" for name, _, text in (item.partition("=") for item in f["properties"]))
+    return f"have {manager} start {_quoted(f['name'])} in {_quoted(f['slice'])} with init: {', '.join(values)}"
 
 
 def _cgroup_write(f: Fields) -> str:
@@ -526,4 +533,5 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "PUBLISH": _publish,
     "WAIT_START": lambda f: "wait for start",
     "EXECUTE": lambda f: "execute the program",
+    "UNIT": _unit,
 }

@@ -91,6 +91,7 @@ FORMATS = {
     "PUBLISH": "Q",
     "WAIT_START": "",
     "EXECUTE": "",
+    "UNIT": "QQQQQ",
 }
 
 NO_ATTRIBUTES = (0, 0, 0, 0, 0, 0, 0, 0)  # set, clear, recursive set, recursive clear, four propagations: struct wherry_attributes
@@ -341,6 +342,9 @@ class Builder:
 
     def network_devices(self, place: str) -> None:
         self._add("NETWORK_DEVICES", CALLER, place)
+
+    def unit(self, name: str, cgroup: str, slice: str, properties: "Sequence[str]", flags: int, place: str) -> None:
+        self._add("UNIT", CALLER, place, self.text(name), self.text(cgroup), self.text(slice), self.list(properties), flags)
 
     def sysctl(self, path: str, value: str, place: str) -> None:
         self._add("SYSCTL", INIT, place, self.text(path), self.text(value))

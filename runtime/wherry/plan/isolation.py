@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What surrounds the container's first process: cgroups with their limits, namespaces, id mappings, and the clone between them."""
 
-from wherry.errors import ConfigError, HostError, PlanError
+from wherry.errors import ConfigError, HostError
 from wherry.kernel.native import constants
 from wherry.plan.encode import ID, INIT, LAUNCHER, NO_REGISTER
 from wherry.plan.mounts import clean
@@ -39,13 +39,6 @@ def check(job: "Job") -> None:
             pointer="/linux/namespaces",
             remedy='add {"type": "mount"}',
         )
-    if job.options.cgroup_manager == "systemd":
-        raise PlanError(
-            "systemd cannot be asked for the cgroup",
-            code="WHERRY-PLAN-UNSUPPORTED",
-            pointer="/linux/cgroupsPath" if "cgroupsPath" in job.linux else None,
-            remedy="use the cgroup manager cgroupfs",
-        )
     if not job.privileged and "user" not in job.namespaces and not job.facts.capabilities & 1 << 21:
         raise HostError(
             "a container without root needs a user namespace",
@@ -66,8 +59,12 @@ def check_interlude(job: "Job") -> None:
 
 def cgroups(job: "Job") -> None:
     """Directories, controllers, limits, and what init needs to get in: a descriptor of the v2 directory, `tasks` of each v1 hierarchy."""
-    if job.cgroup_mode == "none":
-        if _v1_writes(job):
+    if job.options.cgroup_manager == "systemd":
+        from wherry.plan import unit
+
+        unit.before_launch(job)
+    elif job.cgroup_mode == "none":
+        if v1_writes(job):
             why = "no cgroup hierarchy is mounted" if job.facts.cgroup_mode == "none" else "cgroups are disabled"
             raise HostError(f"limits cannot be set: {why}", code="WHERRY-HOST-CGROUP", pointer="/linux/resources")
     elif job.cgroup_mode == "v2":
@@ -77,56 +74,61 @@ def cgroups(job: "Job") -> None:
 
 
 def _v2(job: "Job") -> None:
+    writes = v2_writes(job)
+    path, place = _cgroup_path(job, job.facts.v2_mount, _parent(job.facts.v2_own))
+    job.into = v2_limits(job, path, place, writes, device_rules(job), _optional(job, bool(writes)))
+
+
+def v2_limits(job: "Job", path: str, place: str, writes: "list[Write]", rules: "list[dict[str, object]] | None", flags: int) -> int:
+    """The directory, with all that is set in it; its register."""
     b, facts = job.b, job.facts
-    writes = _v2_writes(job)
-    rules = _device_rules(job)
     needed = _needed(writes, facts.v2_controllers)
-    path, place = _cgroup_path(job, facts.v2_mount, _parent(facts.v2_own))
-    optional = _optional(job, bool(writes))
-    directory = _directory(job, path, facts.v2_mount, constants.WHERRY_CGROUP_V2 | optional, place, "")
-    job.inherited = job.registers
-    job.into = directory
+    made = directory(job, path, facts.v2_mount, constants.WHERRY_CGROUP_V2 | flags, place, "")
+    if job.unit is None:
+        job.inherited = job.registers
+    optional = flags & constants.WHERRY_CGROUP_OPTIONAL
     length = len(facts.v2_mount)
     if needed:
         b.cgroup_controllers(path, length, 0, " ".join(needed), "/linux/resources")
     others = [name for name in facts.v2_controllers if name not in needed]
     if others:  # for the statistics, and for what `update` may ask for later
         b.cgroup_controllers(path, length, constants.WHERRY_CGROUP_WHERE_POSSIBLE | optional, " ".join(others), place)
-    for _, file, value, flags, pointer in writes:
-        b.cgroup_write(directory, file, value, flags, pointer)
+    for _, file, value, write_flags, pointer in writes:
+        b.cgroup_write(made, file, value, write_flags, pointer)
     if rules is not None:
         from wherry.cgroup.devices import program
 
-        b.cgroup_devices(directory, program(rules), "/linux/resources/devices" if rules else "")
-    _chown(job, directory)
+        b.cgroup_devices(made, program(rules), "/linux/resources/devices" if rules else "")
+    _chown(job, made)
+    return made
 
 
 def _v1(job: "Job") -> None:
     """One directory in every hierarchy (name=systemd and, on a hybrid host, the v2 tree included), each with its own descriptors."""
     b, facts = job.b, job.facts
     hybrid = job.cgroup_mode == "hybrid"
-    writes = _v1_writes(job)
+    writes = v1_writes(job)
     optional = _optional(job, bool(writes))
-    by_hierarchy = _by_hierarchy(job, writes)
+    found = by_hierarchy(job, writes)
     tasks = [job.register() for _ in facts.hierarchies]
     unified = job.into = job.register() if hybrid else NO_REGISTER
     job.inherited = job.registers
     if hybrid:
         path, place = _cgroup_path(job, facts.v2_mount, facts.v2_own)
-        _directory(job, path, facts.v2_mount, constants.WHERRY_CGROUP_V2 | optional, place, "", unified)
-        _hybrid_writes(job, path, unified, by_hierarchy.pop("", []))
+        directory(job, path, facts.v2_mount, constants.WHERRY_CGROUP_V2 | optional, place, "", unified)
+        hybrid_writes(job, path, unified, found.pop("", []))
     for hierarchy, out in zip(facts.hierarchies, tasks, strict=True):
         path, place = _cgroup_path(job, hierarchy.mount, hierarchy.own)
         names = ",".join(hierarchy.controllers)
-        directory = _directory(job, path, hierarchy.mount, optional, place, names)
+        made = directory(job, path, hierarchy.mount, optional, place, names)
         if "cpuset" in hierarchy.controllers:
             b.cgroup_cpuset(path, len(hierarchy.mount), optional, place)
-        for _, file, value, flags, pointer in by_hierarchy.get(names, ()):
-            b.cgroup_write(directory, file, value, flags, pointer)
-        b.open_tasks(directory, "tasks", out, optional, place)
+        for _, file, value, flags, pointer in found.get(names, ()):
+            b.cgroup_write(made, file, value, flags, pointer)
+        b.open_tasks(made, "tasks", out, optional, place)
 
 
-def _hybrid_writes(job: "Job", path: str, directory: int, writes: "list[Write]") -> None:
+def hybrid_writes(job: "Job", path: str, directory: int, writes: "list[Write]") -> None:
     if writes:
         names = " ".join(dict.fromkeys(write[0] for write in writes))
         job.b.cgroup_controllers(path, len(job.facts.v2_mount), 0, names, "/linux/resources")
@@ -134,11 +136,11 @@ def _hybrid_writes(job: "Job", path: str, directory: int, writes: "list[Write]")
         job.b.cgroup_write(directory, file, value, flags, pointer)
 
 
-def _directory(job: "Job", path: str, mount: str, flags: int, place: str, names: str, out: "int | None" = None) -> int:
-    directory = job.register() if out is None else out
+def directory(job: "Job", path: str, mount: str, flags: int, place: str, names: str, out: "int | None" = None) -> int:
+    made = job.register() if out is None else out
     job.cgroup.append((names, path))
-    job.b.cgroup_directory(path, len(mount), flags, directory, place)
-    return directory
+    job.b.cgroup_directory(path, len(mount), flags, made, place)
+    return made
 
 
 def _cgroup_path(job: "Job", mount: str, base: str) -> "tuple[str, str]":
@@ -168,7 +170,7 @@ def _optional(job: "Job", limits: bool) -> int:
     return int(constants.WHERRY_CGROUP_OPTIONAL)
 
 
-def _device_rules(job: "Job") -> "list[dict[str, object]] | None":
+def device_rules(job: "Job") -> "list[dict[str, object]] | None":
     """None where nobody may set them and other limits hold: in a user namespace only the host's own device nodes work."""
     if not job.privileged or job.facts.user_namespace:
         return None
@@ -176,7 +178,7 @@ def _device_rules(job: "Job") -> "list[dict[str, object]] | None":
     return rules
 
 
-def _v2_writes(job: "Job") -> "list[Write]":
+def v2_writes(job: "Job") -> "list[Write]":
     resources = job.linux.get("resources")
     if not resources:
         return []
@@ -186,7 +188,7 @@ def _v2_writes(job: "Job") -> "list[Write]":
     return v2_writes(resources)
 
 
-def _v1_writes(job: "Job") -> "list[Write]":
+def v1_writes(job: "Job") -> "list[Write]":
     resources = job.linux.get("resources")
     if not resources or resources.keys() == {"devices"}:
         return []
@@ -223,11 +225,11 @@ def _needed(writes: "list[Write]", available: "Iterable[str]") -> "list[str]":
     return needed
 
 
-def _by_hierarchy(job: "Job", writes: "list[Write]") -> "dict[str, list[Write]]":
+def by_hierarchy(job: "Job", writes: "list[Write]") -> "dict[str, list[Write]]":
     """Which write goes into which hierarchy, by its controllers; "" = the v2 tree of a hybrid host, which may hold some, too."""
     found: "dict[str, list[Write]]" = {}
     names = {name: ",".join(hierarchy.controllers) for hierarchy in job.facts.hierarchies for name in hierarchy.controllers}
-    rules = _device_rules(job)
+    rules = device_rules(job)
     if rules is not None and "devices" in names:
         found[names["devices"]] = _device_lines(rules)
     for write in writes:
@@ -242,7 +244,7 @@ def _elsewhere(job: "Job", writes: "list[Write]") -> "list[Write]":
     """The same limits as files of the v2 tree. HostError where it has not got the controllers either."""
     names = {"io" if write[0] == "blkio" else write[0] for write in writes}
     _needed([("io" if write[0] == "blkio" else write[0], *write[1:]) for write in writes], job.facts.v2_controllers)
-    return [write for write in _v2_writes(job) if write[0] in names]
+    return [write for write in v2_writes(job) if write[0] in names]
 
 
 def _device_lines(rules: "list[dict[str, object]]") -> "list[Write]":
@@ -337,6 +339,10 @@ def _joins(job: "Job") -> "tuple[list[str], list[str], list[str]]":
 
 
 def _attach(job: "Job") -> None:
+    if job.unit is not None:
+        from wherry.plan import unit
+
+        unit.after_clone(job)
     if job.cgroup_mode in ("v1", "hybrid"):
         for tasks in range(len(job.facts.hierarchies)):
             job.b.attach_tasks(tasks, _PATH if job.linux.get("cgroupsPath") else "")

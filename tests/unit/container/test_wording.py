@@ -105,7 +105,7 @@ def test_hooks(error: int, value: int, code: str, text: str) -> None:
 def refusals() -> list[str]:
     first = constants.WHERRY_REFUSED_FIRST
     names = [name for name in dir(constants) if name.startswith("WHERRY_") and isinstance(getattr(constants, name), int)]
-    of_no_step = {"WHERRY_REFUSED_FIRST", "WHERRY_EXISTS", "WHERRY_NOT_CREATED", "WHERRY_OTHER_BUILD"}
+    of_no_step = {"WHERRY_PLAN_UNIT", "WHERRY_REFUSED_FIRST", "WHERRY_EXISTS", "WHERRY_NOT_CREATED", "WHERRY_OTHER_BUILD"}
     return [name for name in names if first <= getattr(constants, name) < first + 100 and name not in of_no_step]
 
 

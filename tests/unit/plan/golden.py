@@ -33,6 +33,14 @@ RESOURCES: dict[str, Any] = {
     "network": {"classID": 1048577, "priorities": [{"name": "lo", "priority": 5}]},
     "rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10000}},
 }
+LIMITS: dict[str, Any] = {
+    **{name: RESOURCES[name] for name in ("devices", "memory", "cpu", "pids", "blockIO")},
+    "unified": {"memory.high": "200000000", "cpu.weight": "77", "memory.oom.group": "1", "hugetlb.2MB.max": "0"},
+}
+PROPERTIES = {"org.systemd.property.TimeoutStopSec": "2.5", "org.systemd.property.Description": "'some words'", "other": "kept"}
+WRITABLE_CGROUP = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
+SYSTEM = {"version": 252, "user": False, "cgroup": ""}
+USER = {"version": 255, "user": True, "cgroup": "/user.slice/user-1000.slice/user@1000.service"}
 RARE = {
     "process__scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"], "runtime": 1, "deadline": 2, "period": 3},
     "process__ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 7},
@@ -168,5 +176,23 @@ def cases() -> dict[str, Case]:
         ),
         "unbindable": (small(linux__rootfsPropagation="unbindable"), host("v2"), options(bundle="/a bundle", environment=["LISTEN_FDS=1"])),
         "no-process": (config(process=None), host("v2"), options()),
+        "systemd": (
+            config(linux__cgroupsPath="a-b.slice:wherry:one", linux__resources=LIMITS, annotations=PROPERTIES),
+            host("v2", systemd=SYSTEM),
+            options(cgroup_manager="systemd"),
+        ),
+        "systemd-devices": (
+            config(linux__netDevices={"eth7": {}}, process__user={"uid": 5, "gid": 0}, mounts=[*BASE["mounts"][:-1], WRITABLE_CGROUP]),
+            host("v2", systemd=SYSTEM),
+            options(cgroup_manager="systemd"),
+        ),
+        "systemd-slice": (config(linux__cgroupsPath=":wherry:a-b.slice"), host("v2", systemd=SYSTEM), options(cgroup_manager="systemd")),
+        "systemd-v1": (config(linux__resources=RESOURCES), host("v1", systemd=SYSTEM), options(cgroup_manager="systemd")),
+        "systemd-hybrid": (config(linux__resources=RESOURCES), host("hybrid", systemd=SYSTEM), options(cgroup_manager="systemd")),
+        "systemd-user": (
+            config(**{**user, **own}, linux__resources={"memory": {"limit": 67108864}, "pids": {"limit": 3}}),
+            host("rootless-v2", systemd=USER),
+            options(cgroup_manager="systemd"),
+        ),
         "interlude": (config(linux__netDevices={"eth7": {"name": "eth0"}}, linux__intelRdt={"closID": "gold"}), host("v2"), options()),
     }
