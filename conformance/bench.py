@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,42 @@ def questions(runtime: Runtime, bundle: Path, name: str, idle: float) -> dict[st
     return times
 
 
+def another_exec(runtime: Runtime, number: int) -> str:
+    """A variable for the environment: the same each time, of another value, or of another name."""
+    if runtime.change is None:
+        return "BENCH=same"
+    return f"BENCH={number}" if runtime.change is another_of_its_kind else f"BENCH{number}=1"
+
+
+def execs(runtime: Runtime, bundle: Path, name: str, idle: float) -> dict[str, float]:
+    """exec in a running container, attached, by flags and by a process.json. The container is the same for all rounds."""
+    variable = another_exec(runtime, time.perf_counter_ns())
+    process = {"args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin", variable], "user": {"uid": 0, "gid": 0}}
+    (bundle / "process.json").write_text(json.dumps(process))
+    time.sleep(idle)
+    times = {"exec": runtime.call("exec", "--env", variable, f"lasting-{runtime.name}", "/bin/true")}
+    time.sleep(idle)
+    times["exec --process"] = runtime.call("exec", "--process", str(bundle / "process.json"), f"lasting-{runtime.name}")
+    return times
+
+
+@contextmanager
+def lasting(runtimes: list[Runtime], bundles: dict[str, tuple[Path, dict[str, Any]]]) -> Iterator[None]:
+    """A running container for each runtime."""
+    pids = []
+    try:
+        for runtime in runtimes:
+            bundle, _ = bundles[runtime.name]
+            runtime.call("run", "--detach", "--bundle", str(bundle), "--pid-file", str(bundle / "pid"), f"lasting-{runtime.name}")
+            pids.append((runtime, int((bundle / "pid").read_text())))
+        yield
+    finally:
+        for runtime, pid in pids:
+            runtime.call("kill", f"lasting-{runtime.name}", "KILL")
+            wait_end(pid)
+            runtime.call("delete", f"lasting-{runtime.name}")
+
+
 def measure(runtimes: list[Runtime], bundles: dict[str, tuple[Path, dict[str, Any]]], what: Any, rounds: int, idle: float) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {runtime.name: {} for runtime in runtimes}
     for number in range(-2, rounds):
@@ -253,6 +290,9 @@ def main() -> int:
                     bundles[name] = (bundle, sleeping)
                 for mode, idle in (("idle", IDLE), ("b2b", 0.0)):
                     report(row, mode, measure(runtimes, bundles, questions, given.rounds, idle), runtimes)
+                with lasting(runtimes, bundles):
+                    for mode, idle in (("idle", IDLE), ("b2b", 0.0)):
+                        report(row, mode, measure(runtimes, bundles, execs, given.rounds, idle), runtimes)
     return 0
 
 

@@ -34,15 +34,19 @@ def bed() -> Iterator[list[str]]:
         return
     _check(_libc.unshare(CLONE_NEWNS), "unshare")
     _check(_libc.mount(None, b"/", None, MS_REC_PRIVATE, None), "make / private")
-    made = []
+    made: list[Path] = []
+    mounted: list[Path] = []
     try:
         for name in controllers:
             place = CGROUPS / name
-            place.mkdir()
-            made.append(place)
+            if not place.exists():  # or another bed's, which is not ours to remove
+                place.mkdir()
+                made.append(place)
+            mounted.append(place)
             _check(_libc.mount(b"cgroup", bytes(place), b"cgroup", 0, name.encode()), f"mount {name}")
         yield controllers
     finally:
-        for place in made:
+        for place in mounted:
             _libc.umount2(bytes(place), MNT_DETACH)
+        for place in made:
             place.rmdir()
