@@ -132,8 +132,9 @@ def docker(home: Path, wherry: str, containerd: str, archive: Path, daemon: Call
     place = home / "docker"
     place.mkdir()
     socket = f"unix://{place}/d.sock"
+    subprocess.run([wherry, "setup", "docker", "--default", "--write", "--file", f"{place}/daemon.json"], check=True, capture_output=True)
     daemon(["dockerd", "--bridge=none", "--iptables=false", "--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "-H", socket, "-p", f"{place}/pid",
-            "--containerd", containerd, "--add-runtime", f"wherry={wherry}", "--default-runtime", "wherry", "--storage-driver", "vfs",
+            "--containerd", containerd, "--config-file", f"{place}/daemon.json", "--storage-driver", "vfs",
             "--exec-opt", "native.cgroupdriver=cgroupfs"], place / "log")  # fmt: skip
     engine = Engine(["docker", "-H", socket], ["--network", "none"])
     wait_until(lambda: engine("version", check=False).returncode == 0, "dockerd", 60)

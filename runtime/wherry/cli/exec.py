@@ -6,7 +6,6 @@ import sys
 from wherry.cli import Call
 from wherry.cli.arguments import BOOL, MANY, NUMBER, TEXT
 from wherry.cli.create import traced
-from wherry.cli.log import from_os_error
 from wherry.container.execute import ExecOptions, execute
 from wherry.container.options import absolute
 from wherry.container.run import become_attendant, hold_signals
@@ -51,6 +50,8 @@ def run(call: Call) -> int:
     try:
         return _exec(call)
     except (WherryError, OSError) as error:
+        from wherry.cli.log import from_os_error
+
         known = error if isinstance(error, WherryError) else from_os_error(error)
         failed = WherryError(f"exec failed: {known}", code=known.code, exit_code=OWN_FAILURE, remedy=known.remedy, **known.facts)
         failed.also = known.also

@@ -81,6 +81,11 @@ SUMMARY: dict[str, tuple[str, str, str]] = {
         "try what containers need of this host, and say what mends what is missing",
         "Exits with 0 where containers can run. Everything is tried in throw-away processes and namespaces; nothing is left behind.",
     ),
+    "setup": (
+        "ENGINE",
+        "print the configuration that makes an engine know this installation",
+        "ENGINE is docker, podman, containerd, crio or buildah. With --write it is merged into the engine's file; what was there is kept.",
+    ),
     "version": ("", "print the version", ""),
     "help": ("[VERB]", "print this, or the flags of a verb", ""),
 }
@@ -154,6 +159,11 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
     "format": ("FORMAT", "how to print: json, or for a person (stats also: prometheus)"),
     "quiet": ("", "ids only"),
     "dry-run": ("", "say what would be done, do nothing"),
+    "print": ("", "print what would be written, and where (the default)"),
+    "write": ("", "merge it into the engine's file, all at once, and keep a copy of what was there"),
+    "default": ("", "make it the engine's default runtime"),
+    "name": ("NAME", "the runtime's name in the engine (default wherry)"),
+    "file": ("FILE", "the engine's file, where it is not in its usual place"),
     "facts": ("FILE", "plan for the host that this file describes; - prints the facts of this one"),
     "json": ("", "the same as --format json"),
     "strict": ("", "warnings count as errors"),
