@@ -81,6 +81,11 @@ COMPILE = {
     "wherry.cgroup.devices",
 }
 COMPILE |= {f"wherry.plan{name}" for name in ("", ".compile", ".encode", ".isolation", ".mounts", ".options", ".process")}
+EXEC = {"wherry.cli.exec", "wherry.container.execute", "wherry.container.hooks", "wherry.container.run", "wherry.plan.execute"}
+
+
+def test_modules_of_an_exec() -> None:
+    assert loaded("import wherry.cli.exec") == LAUNCH | COMPILE - {"wherry.cgroup", "wherry.cgroup.devices"} | EXEC
 
 
 @pytest.mark.requires("root")  # without root the same configuration is refused: it has no user namespace

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leaves the plan of an exec in the container's directory: the front answers the next one like it (csrc/program/exec.c)."""
 
-from copy import copy
-from typing import Any
-
 from wherry.container.create import keep, listen_environment
 from wherry.container.execute import ExecOptions, compile_plan, process_of, target_of
 from wherry.kernel import native
 from wherry.kernel.native import Container
 from wherry.oci.config import load
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def remember(container: Container, config: dict[str, Any], options: ExecOptions, plan: bytes) -> None:
+
+def remember(container: Container, config: "dict[str, Any]", options: ExecOptions, plan: bytes) -> None:
     """Where the front could have asked for it. Whatever is in the way costs time alone."""
     text = asked(options)
     if text is None or "listenerPath" in ((config.get("linux") or {}).get("seccomp") or {}):
@@ -48,7 +49,8 @@ def asked(options: ExecOptions) -> bytes | None:
 
 
 def with_marks(options: ExecOptions, marked: bytes) -> ExecOptions:
-    result = copy(options)
+    result = ExecOptions(options.root, options.id)
+    result.__dict__.update(options.__dict__)
     if options.process is not None:
         result.process = marked
     else:

@@ -2,10 +2,8 @@
 """exec, as an agenda: look at the container, put the process together, compile its plan, launch it."""
 
 import posix
-from contextlib import contextmanager
+from _struct import unpack_from
 from errno import EBUSY, ESRCH
-from struct import unpack_from
-from typing import TYPE_CHECKING, Any
 
 from wherry.container.create import listen_environment
 from wherry.container.hooks import config_copy
@@ -20,10 +18,10 @@ from wherry.oci.config import load
 from wherry.plan.encode import HEADER
 from wherry.plan.execute import Cgroup, Target, compile
 from wherry.plan.options import Options
-from wherry.plan.scheduling import node_mask
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Any
 
 _FILES = {"time": "time", "mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc", "user": "user", "pid": "pid", "network": "net"}
 """Types of namespaces, in the order of their CLONE_NEW* bits, and their files in /proc/PID/ns."""
@@ -74,8 +72,12 @@ def execute(options: ExecOptions) -> native.Create:
             check_terminal(process, options)
             if options.attached and process.get("terminal"):
                 _own_size(process)
-            with _initial_affinity(process):
+            before = _to_initial_affinity(process)
+            try:
                 create = _launch(container, pidfd, config, process, options)
+            finally:
+                if before:
+                    posix.sched_setaffinity(0, before)
             if "execCPUAffinity" not in process and not (options.attached and process.get("terminal")):
                 from wherry.container.exec_cache import remember
 
@@ -85,7 +87,7 @@ def execute(options: ExecOptions) -> native.Create:
             posix.close(pidfd)
 
 
-def check_terminal(process: dict[str, Any], options: ExecOptions) -> None:
+def check_terminal(process: "dict[str, Any]", options: ExecOptions) -> None:
     terminal = bool(process.get("terminal"))
     if terminal and not options.attached and not options.console_socket:
         raise UsageError("cannot allocate tty if wherry will detach without setting console socket", code="WHERRY-USAGE-TERMINAL")
@@ -93,7 +95,7 @@ def check_terminal(process: dict[str, Any], options: ExecOptions) -> None:
         raise UsageError("cannot use console socket if wherry will not detach or allocate tty", code="WHERRY-USAGE-TERMINAL")
 
 
-def _own_size(process: dict[str, Any]) -> None:
+def _own_size(process: "dict[str, Any]") -> None:
     """The terminal begins as big as ours: who pumps it comes only after the program has begun."""
     try:
         columns, lines = posix.get_terminal_size(0)
@@ -116,7 +118,7 @@ def _alive(container: Container, options: ExecOptions) -> int:
 # ---- the process
 
 
-def process_of(config: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
+def process_of(config: "dict[str, Any]", options: ExecOptions) -> "dict[str, Any]":
     """Checked; what it does not say of itself is as in the container's configuration."""
     base: dict[str, Any] = config.get("process") or {}
     if options.process is not None:
@@ -138,7 +140,7 @@ def process_of(config: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
     return process
 
 
-def _from_flags(base: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
+def _from_flags(base: "dict[str, Any]", options: ExecOptions) -> "dict[str, Any]":
     process = {**base, "args": options.args, "terminal": options.terminal}
     process.pop("consoleSize", None)
     if options.cwd:
@@ -160,7 +162,7 @@ def _from_flags(base: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
     return process
 
 
-def _user(base: dict[str, Any], options: ExecOptions) -> dict[str, Any]:
+def _user(base: "dict[str, Any]", options: ExecOptions) -> "dict[str, Any]":
     user = dict(base)
     if options.uid is not None:
         user["uid"] = options.uid
@@ -243,7 +245,7 @@ def _read(path: str) -> str:
 # ---- the launch
 
 
-def _launch(container: Container, pidfd: int, config: dict[str, Any], process: dict[str, Any], options: ExecOptions) -> native.Create:
+def _launch(container: Container, pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", options: ExecOptions) -> native.Create:
     target = target_of(container, options)
     try:
         return _attempt(pidfd, config, process, target, options)
@@ -267,7 +269,7 @@ def init_cgroup(target: Target) -> "Cgroup | None":
     return None
 
 
-def compile_plan(config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> bytes:
+def compile_plan(config: "dict[str, Any]", process: "dict[str, Any]", target: Target, options: ExecOptions) -> bytes:
     options.phase("look at the host")
     wanted = {"lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel"))}
     facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
@@ -277,7 +279,7 @@ def compile_plan(config: dict[str, Any], process: dict[str, Any], target: Target
     return compile(config, process, target, facts, choices)
 
 
-def _attempt(pidfd: int, config: dict[str, Any], process: dict[str, Any], target: Target, options: ExecOptions) -> native.Create:
+def _attempt(pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", target: Target, options: ExecOptions) -> native.Create:
     plan = compile_plan(config, process, target, options)
     options.phase("native exec")
     create = native.Create(
@@ -309,9 +311,9 @@ class Planned:
 
     __slots__ = ("affinity", "pidfd", "plan", "process")
 
-    def __init__(self, plan: bytes, pidfd: int, process: dict[str, Any]) -> None:
+    def __init__(self, plan: bytes, pidfd: int, process: "dict[str, Any]") -> None:
         self.plan, self.pidfd, self.process = plan, pidfd, process
-        initial = node_mask((process.get("execCPUAffinity") or {}).get("initial") or "")
+        initial = _initial_affinity(process)
         self.affinity = initial.to_bytes((initial.bit_length() + 63) // 64 * 8, "little") if initial else b""
 
 
@@ -344,25 +346,30 @@ def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> W
     return error
 
 
-def _filter(section: dict[str, Any], root: str) -> "tuple[bytes, int]":
+def _filter(section: "dict[str, Any]", root: str) -> "tuple[bytes, int]":
     from wherry.seccomp.cache import filter_of, flags_of
 
     return filter_of(section, root), flags_of(section)
 
 
-@contextmanager
-def _initial_affinity(process: dict[str, Any]) -> "Iterator[None]":
-    """execCPUAffinity.initial is where the runtime itself runs until the process is in its cgroup."""
-    initial = node_mask((process.get("execCPUAffinity") or {}).get("initial") or "")
+def _initial_affinity(process: "dict[str, Any]") -> int:
+    """execCPUAffinity.initial is where the runtime itself runs until the process is in its cgroup: a bit mask, 0 = anywhere."""
+    given = (process.get("execCPUAffinity") or {}).get("initial")
+    if not given:
+        return 0
+    from wherry.plan.scheduling import node_mask
+
+    return node_mask(given)
+
+
+def _to_initial_affinity(process: "dict[str, Any]") -> "set[int]":
+    """Where we ran before, if that has changed."""
+    initial = _initial_affinity(process)
     if not initial:
-        yield
-        return
+        return set()
     before = posix.sched_getaffinity(0)
     try:
         posix.sched_setaffinity(0, [number for number in range(initial.bit_length()) if initial >> number & 1])
     except OSError as error:
         raise StateError(f"execCPUAffinity: {(error.strerror or '').lower()}", code="WHERRY-HOST") from error
-    try:
-        yield
-    finally:
-        posix.sched_setaffinity(0, before)
+    return before

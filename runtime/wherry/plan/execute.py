@@ -9,7 +9,6 @@ from wherry.kernel.native import constants
 from wherry.plan import isolation, process
 from wherry.plan.compile import Job
 from wherry.plan.encode import ID, PID
-from wherry.plan.scheduling import node_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,6 +110,10 @@ def cgroups(job: ExecJob) -> None:
 
 def _affinity(processors: str) -> bytes:
     """A list such as "0-3,7" as the kernel's bit mask."""
+    if not processors:
+        return b""
+    from wherry.plan.scheduling import node_mask
+
     mask = node_mask(processors)
     return mask.to_bytes((mask.bit_length() + 63) // 64 * 8, "little")
 
