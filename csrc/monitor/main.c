@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * wherry-monitor: a loop over the servers that are connected, the children that end, the helpers that speak and the terminals that are pumped. It begins
- * with descriptor 3, the connection to the server that started it, and ends when there is nothing more to wait for.
+ * with descriptor 3, the connection to the server that started it, and 4, a locked file: who gets that lock knows that no monitor is at work. It ends
+ * when there is nothing more to wait for.
  */
 #include "monitor.h"
 
@@ -10,7 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
-enum { FIRST_CONNECTION = 3, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 2 + MAX_CONNECTIONS };
+enum { FIRST_CONNECTION = 3, LOCK = 4, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 2 + MAX_CONNECTIONS };
 
 static struct monitor monitor;
 static struct monitor_message request;
@@ -28,7 +29,7 @@ static int prepare(struct monitor *m)
 	sigfillset(&all);
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
-	if (fcntl(FIRST_CONNECTION, F_SETFD, FD_CLOEXEC) < 0 || wherry_close_from(FIRST_CONNECTION + 1) || wherry_reset_signals() ||
+	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(LOCK + 1) || wherry_reset_signals() ||
 	    sigprocmask(SIG_SETMASK, &all, NULL) < 0)
 		return -1;
 	m->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -219,6 +219,22 @@ void process_helper(struct monitor *m, struct process *p)
 		;
 }
 
+/* A create that was cut short leaves us its hook, which has a process group of its own, or init, which is about to end. */
+static void end_children(void)
+{
+	char list[1024];
+	uint64_t child;
+
+	if (host_read_file(AT_FDCWD, "/proc/thread-self/children", list, sizeof(list)) < 0)
+		return;
+	for (const char *at = list; host_parse_number(at, &child) == 0; at = strchr(at, ' ') ? strchr(at, ' ') + 1 : "") {
+		kill(-(pid_t)child, SIGKILL);
+		kill((pid_t)child, SIGKILL);
+	}
+	while (TEMP_FAILURE_RETRY(waitpid(-1, NULL, 0)) > 0)
+		;
+}
+
 /* It has said all that it had to say. */
 static void helper_ended(struct monitor *m, struct process *p)
 {
@@ -226,6 +242,8 @@ static void helper_ended(struct monitor *m, struct process *p)
 	wherry_close(&p->helper_socket);
 	if (p->pid)
 		return;
+	if (!p->number && !p->ended)
+		end_children();
 	if (!p->ended) /* without a word */
 		fail(m, p, ECHILD);
 	else

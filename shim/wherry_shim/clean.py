@@ -19,6 +19,7 @@ MARKER = "options.json"
 
 _SIGKILL = 9
 _RECORD_S = 1.0  # how long the monitor may take to write down how a process ended
+_MONITOR_S = 2.0
 _STEP_S = 0.005
 
 
@@ -42,18 +43,42 @@ def destroy(setting: "Setting", id: str, bundle: str) -> "Message":
 
     root = root_of(setting, bundle)
     answer: "Message" = {"pid": _pid(bundle), "exit_status": 128 + _SIGKILL, "exited_at": now()}
-    try:
-        answer |= _end(root, id)
-        lifecycle.delete(root, id, force=True)
-    except (WherryError, OSError) as error:
-        if getattr(error, "code", "") != "WHERRY-STATE-NOT-FOUND":
-            raise
+    for last in (False, True):  # a create that its server has left may be about to claim the id: once more when no monitor is at work
+        try:
+            answer |= _end(root, id)
+            lifecycle.delete(root, id, force=True)
+        except (WherryError, OSError) as error:
+            if getattr(error, "code", "") != "WHERRY-STATE-NOT-FOUND":
+                raise
+        if not last:
+            _await_monitor(bundle)
     rootfs.unmount_all(f"{bundle}/rootfs")
     try:
         posix.unlink(f"{bundle}/{MARKER}")
     except OSError:
         pass
     return answer
+
+
+def _await_monitor(bundle: str) -> None:
+    """It holds the marker's lock, and ends when its server is gone and nothing lives of the container."""
+    from fcntl import LOCK_EX, LOCK_NB, flock
+    from time import monotonic, sleep
+
+    deadline = monotonic() + _MONITOR_S
+    try:
+        descriptor = posix.open(f"{bundle}/{MARKER}", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        while monotonic() < deadline:
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                break
+            except BlockingIOError:
+                sleep(_STEP_S)
+    finally:
+        posix.close(descriptor)
 
 
 def root_of(setting: "Setting", bundle: str) -> str:

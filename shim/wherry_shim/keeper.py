@@ -15,6 +15,7 @@ from wherry_shim import monitor
 from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.oom import Watch, memory_cgroup
 from wherry_shim.state import STOPPED, Container, Process
+from wherry_shim.stdio import LOGGERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Keeper:
         """Killed, or at its end. What lives is now our child, since we are a subreaper."""
         if container.monitor is not of:
             return
+        container.orphaned = True
         everybody = [container.init, *container.execs.values()]
         for process in everybody:
             if not process.answer.done:
@@ -141,7 +143,38 @@ class Keeper:
 
         self.loop.watch(process.pidfd, over)
 
-    def _watch_memory(self, container: Container, count: int = 0) -> None:
+    def sweep(self) -> None:
+        """Orphans of a killed monitor that nobody else waits for. A thread may be waiting for a child of its own: then it is left for later."""
+        if self.loop.threads:
+            return
+        known = {process.pid for container in self._containers.values() for process in (container.init, *container.execs.values())}
+        known |= {container.monitor.pid for container in self._containers.values() if container.monitor is not None}
+        try:
+            with open("/proc/thread-self/children") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            return
+        for pid in children:
+            try:
+                if pid not in known and pid not in LOGGERS:
+                    posix.waitpid(pid, posix.WNOHANG)
+            except ChildProcessError:
+                continue
+
+    def take(self, container: Container, of: "monitor.Monitor | None") -> None:
+        """A container that another server has made; `of`: its monitor, where that lives."""
+        self._containers[container.id] = container
+        if of is None:
+            if container.init.pidfd >= 0:
+                self._adopt(container.init)
+            return
+        self._hear(container, of)
+        if of.connected:
+            self._watch_memory(container, None)
+        else:
+            self._monitor_lost(container, of)
+
+    def _watch_memory(self, container: Container, count: "int | None" = 0) -> None:
         if container.init.status == STOPPED:
             return
         try:

@@ -82,14 +82,16 @@ class Monitor:
             loop.watch(self._pidfd, self._reap)
 
     @classmethod
-    def start(cls, loop: "Loop", namespace: str, id: str) -> "Monitor":
-        """A new one, in a session of its own, out of the reach of what is sent to the server's group."""
+    def start(cls, loop: "Loop", namespace: str, id: str, lock: int) -> "Monitor":
+        """A new one, in a session of its own, out of the reach of what is sent to the server's group. It holds `lock` as long as it lives."""
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        lock = _lifted(lock)
         try:
             actions = [
                 (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDWR, 0),
                 (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_RDWR, 0),
                 (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                (posix.POSIX_SPAWN_DUP2, lock, 4),
             ]
             words = ["wherry-monitor", "-namespace", namespace, "-id", id]
             pid = posix.posix_spawn(program(), words, {}, file_actions=actions, setsid=True, setsigmask=())
@@ -98,6 +100,7 @@ class Monitor:
             raise
         finally:
             theirs.close()
+            posix.close(lock)
         return cls(loop, ours, pid)
 
     @classmethod
@@ -178,6 +181,13 @@ class Monitor:
         if connection is not None:
             self.loop.unwatch(connection.fileno())
             connection.close()
+
+
+def _lifted(fd: int) -> int:
+    """Out of the way of what the child's descriptors become."""
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    return int(fcntl(fd, F_DUPFD_CLOEXEC, 8))
 
 
 def program() -> str:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Watch:
     """`on_kill` is called when the counter has risen."""
 
-    def __init__(self, loop: "Loop", cgroup: "Cgroup", on_kill: "Callable[[], None]", count: int = 0) -> None:
-        """count: what has been told of already."""
+    def __init__(self, loop: "Loop", cgroup: "Cgroup", on_kill: "Callable[[], None]", count: "int | None" = 0) -> None:
+        """count: how many have been told of; None = all that there are."""
         self._loop, self._on_kill, self._event = loop, on_kill, -1
-        self.count = count
+        self.last = 0
+        self.count = 1 << 62 if count is None else count
         self.file = posix.open(f"{cgroup.path}/{'memory.events' if cgroup.v2 else 'memory.oom_control'}", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
             if cgroup.v2:
@@ -31,6 +32,8 @@ class Watch:
             else:
                 self._register(cgroup.path)
             self._read()
+            if count is None:
+                self.count = self.last
         except BaseException:
             self.close()
             raise
@@ -69,6 +72,7 @@ class Watch:
 
     def rise(self, count: int) -> None:
         """Somebody has read the counter."""
+        self.last = count
         if count > self.count:
             self.count = count
             self._on_kill()

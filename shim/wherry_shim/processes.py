@@ -69,10 +69,14 @@ async def create(
             container.init.streams.close(loop)
         await loop.in_thread(lambda: _undo(container))
         raise
+    finally:
+        if container.lock >= 0:
+            posix.close(container.lock)
+            container.lock = -1
 
 
 def _prepare(container: "Container", options: CreateOptions, mounts: "Sequence[Message]") -> "Prepared":
-    _write_marker(container)
+    container.lock = _marker(container)
     rootfs.mount_all(mounts, f"{container.bundle}/rootfs")
     try:
         return runtime.prepare(options)
@@ -80,13 +84,23 @@ def _prepare(container: "Container", options: CreateOptions, mounts: "Sequence[M
         raise failed("create", error) from error
 
 
-def _write_marker(container: "Container") -> None:
+def _marker(container: "Container") -> int:
+    """Locked by us, then by the monitor: see clean.destroy."""
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
     text = '{"root": ' + encode_basestring_ascii(container.root) + "}"
-    descriptor = posix.open(f"{container.bundle}/{MARKER}", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC, 0o600)
+    descriptor = posix.open(f"{container.bundle}/{MARKER}", posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     try:
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        posix.ftruncate(descriptor, 0)
         posix.write(descriptor, text.encode())
-    finally:
+    except BlockingIOError:
         posix.close(descriptor)
+        raise failed("create", exists(container.id)) from None
+    except BaseException:
+        posix.close(descriptor)
+        raise
+    return descriptor
 
 
 def _undo(container: "Container") -> None:
@@ -135,7 +149,7 @@ async def _attempt(loop: "Loop", container: "Container", options: CreateOptions,
 
 def _started(loop: "Loop", container: "Container", namespace: str) -> Monitor:
     try:
-        return Monitor.start(loop, namespace, container.id)
+        return Monitor.start(loop, namespace, container.id, container.lock)
     except OSError as error:
         raise ShimError(UNKNOWN, f"the monitor cannot be started: {error.strerror}") from error
 

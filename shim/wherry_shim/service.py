@@ -394,6 +394,8 @@ class Service(Keeper):
         answer = {"pid": init.pid, **init.result()}
         del self._containers[container.id]
         self._remember(container.id, answer)
+        if container.orphaned:
+            self.sweep()
         self.emit("/tasks/delete", {"container_id": container.id, "id": "", **answer})
         return answer
 
@@ -465,6 +467,9 @@ class Service(Keeper):
 
     async def adopt(self) -> None:
         """Finds the containers that another server of this namespace has left with their monitors. Before the first call."""
+        from wherry_shim.adopt import adopt
+
+        await adopt(self)
 
 
 def _names(request: "Message") -> Names:

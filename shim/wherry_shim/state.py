@@ -140,14 +140,16 @@ class Container:
         self.monitor: "Monitor | None" = None
         self.watch: "Watch | None" = None
         self.has_rootfs = False
+        self.lock = -1  # of the marker in the bundle, during a create
         self.shared_pid = False
         self.abandoned = False  # deleted while it was being created
+        self.orphaned = False  # its monitor has ended before it
         self.turn = Turn()
-        self._last_number = 0
+        self.last_number = 0
 
     def next_number(self) -> int:
-        self._last_number += 1
-        return self._last_number
+        self.last_number += 1
+        return self.last_number
 
     def by_number(self, number: int) -> "Process | None":
         if number == 0:

@@ -22,6 +22,10 @@ _SIGTERM, _SIGKILL = 15, 9
 _F_DUPFD_CLOEXEC = 1030
 
 
+LOGGERS: "set[int]" = set()
+"""Their pids, as long as nobody has waited for them."""
+
+
 class Logger:
     """A logging program (binary://): reads what the process writes, and says when it is ready to."""
 
@@ -39,6 +43,7 @@ class Logger:
         finally:
             for fd in readers:
                 posix.close(fd)
+        LOGGERS.add(self.pid)
         self.pidfd = posix.pidfd_open(self.pid)
         if terminal:
             posix.close(self.outputs.pop())
@@ -63,6 +68,7 @@ class Logger:
             loop.unwatch(pidfd)
             late.cancel()
             posix.waitpid(self.pid, 0)
+            LOGGERS.discard(self.pid)
             posix.close(pidfd)
 
         loop.watch(pidfd, gone)

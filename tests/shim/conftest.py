@@ -4,9 +4,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from harness.census import Census
+
+from .driver import Server
 
 
 @pytest.fixture
@@ -20,3 +25,16 @@ def loaded_modules() -> Callable[[str], set[str]]:
         return set(json.loads(done.stdout))
 
     return load
+
+
+@pytest.fixture
+def server(place: Path, session_directory: Path) -> Iterator[Server]:
+    """A service in this process. What the test leaves behind fails it."""
+    tag = f"{session_directory.name}-{place.name}"
+    census = Census(tag, [place / "root/ns"])
+    server = Server(place / "root")
+    yield server
+    server.clean_up()
+    left = census.leftovers()
+    server.loop.close()
+    assert not left, f"left behind: {left}"

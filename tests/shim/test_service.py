@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task service with real containers: what each call answers, and the events that come of it, in their order."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.bundle import Bundle
+from wherry_shim.errors import ALREADY_EXISTS, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
+
+from .driver import Server, shell, spec
+
+pytestmark = pytest.mark.requires("root")
+CREATED, RUNNING, STOPPED, PAUSED = 1, 2, 3, 4
+
+
+def make(server: Server, bundle: Bundle, id: str = "a", **more: object) -> int:
+    bundle.save()
+    pid: int = server.call("Create", id=id, bundle=str(bundle.path), **more)["pid"]
+    return pid
+
+
+def test_the_life_of_a_container(server: Server, bundle: Bundle) -> None:
+    pid = make(server, bundle.shell("exit 3"))
+    assert (bundle.path / "init.pid").read_text() == str(pid)
+    state = server.call("State", id="a")
+    assert (state["id"], state["bundle"], state["pid"], state["status"]) == ("a", str(bundle.path), pid, CREATED)
+    assert state["exited_at"]["seconds"] == -62135596800
+    waits = [server.begin("Wait", id="a") for _ in range(3)]
+    assert server.call("Start", id="a") == {"pid": pid}
+    answers = [server.finish(wait) for wait in waits]
+    assert [answer["exit_status"] for answer in answers] == [3, 3, 3]
+    assert server.call("Wait", id="a") == answers[0]
+    assert server.call("State", id="a")["status"] == STOPPED
+    deleted = server.call("Delete", id="a")
+    assert deleted == {"pid": pid, **answers[0]}
+    assert server.call("Delete", id="a") == deleted
+    assert server.refused("State", id="a").code == NOT_FOUND
+    assert server.topics() == ["create", "start", "exit", "delete"]
+    assert server.events[2][1] == {"container_id": "a", "id": "a", "pid": pid, **answers[0]}
+    assert not (bundle.path / "options.json").exists()
+
+
+def test_execs(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Start", id="a")
+    assert server.call("Exec", id="a", exec_id="e", spec=shell("exit 7")) == {}
+    assert server.call("State", id="a", exec_id="e")["status"] == CREATED
+    early = server.begin("Wait", id="a", exec_id="e")
+    pid = server.call("Start", id="a", exec_id="e")["pid"]
+    assert server.finish(early)["exit_status"] == 7
+    state = server.call("State", id="a", exec_id="e")
+    assert (state["id"], state["pid"], state["status"], state["exit_status"]) == ("e", pid, STOPPED, 7)
+    assert server.refused("Kill", id="a", exec_id="e", signal=9).code == NOT_FOUND
+    assert server.call("Delete", id="a", exec_id="e")["exit_status"] == 7
+    assert server.refused("State", id="a", exec_id="e").code == NOT_FOUND
+    assert server.topics("e") == ["exec-added", "exec-started", "exit"]
+
+
+def test_signals(server: Server, bundle: Bundle) -> None:
+    make(server, bundle.shell("trap 'exit 9' USR1; while :; do sleep 0.02; done"))
+    server.call("Start", id="a")
+    server.call("Kill", id="a", signal=0)
+    server.call("Exec", id="a", exec_id="e", spec=spec("sleep", "1000"))
+    assert server.refused("Kill", id="a", exec_id="e", signal=9).code == FAILED_PRECONDITION
+    server.call("Start", id="a", exec_id="e")
+    server.call("Kill", id="a", exec_id="e", signal=int(signal.SIGRTMIN) + 3)
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 128 + int(signal.SIGRTMIN) + 3
+    wait = server.begin("Wait", id="a")
+    while not wait.done:
+        try:
+            server.call("Kill", id="a", signal=10)
+        except Exception as error:
+            assert "process already finished: not found" in str(error)
+        server.loop.step(0.05)
+    assert wait.result()["exit_status"] == 9
+
+
+def test_kill_of_a_created_container(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Kill", id="a", signal=15)
+    assert server.call("Wait", id="a")["exit_status"] == 143
+    assert server.call("Delete", id="a")["exit_status"] == 143
+    assert server.topics() == ["create", "exit", "delete"]
+
+
+def test_delete_of_a_created_container(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    assert server.call("Delete", id="a")["exit_status"] == 137
+    assert server.topics() == ["create", "exit", "delete"]
+
+
+def test_kill_all_where_the_pid_namespace_is_shared(server: Server, bundle: Bundle) -> None:
+    """The death of init takes nobody along there: the service does, and the ends of execs come before that of init."""
+    make(server, bundle.without_namespace("pid").shell("sleep 1000 & sleep 1000 & exec sleep 1000"))
+    pid = server.call("Start", id="a")["pid"]
+    server.call("Exec", id="a", exec_id="e", spec=spec("sleep", "1000"))
+    server.call("Start", id="a", exec_id="e")
+    server.until(lambda: len(server.call("Pids", id="a")["processes"]) == 4)
+    os.kill(pid, 9)
+    assert server.call("Wait", id="a")["exit_status"] == 137
+    assert [event["id"] for topic, event in server.events if topic == "/tasks/exit"] == ["e", "a"]
+    assert server.call("Delete", id="a", exec_id="e")["exit_status"] == 137
+
+
+def test_ends_of_execs_come_before_that_of_init(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Start", id="a")
+    for exec_id in ("e", "f"):
+        server.call("Exec", id="a", exec_id=exec_id, spec=spec("sleep", "1000"))
+        server.call("Start", id="a", exec_id=exec_id)
+    server.call("Kill", id="a", signal=9)
+    server.call("Wait", id="a")
+    ends = [event["id"] for topic, event in server.events if topic == "/tasks/exit"]
+    assert sorted(ends[:2]) == ["e", "f"] and ends[2:] == ["a"]
+
+
+def test_pids_name_execs(server: Server, bundle: Bundle) -> None:
+    pid = make(server, bundle.shell("sleep 1000 & wait"))
+    server.call("Start", id="a")
+    server.call("Exec", id="a", exec_id="e", spec=spec("sleep", "1000"))
+    exec_pid = server.call("Start", id="a", exec_id="e")["pid"]
+    server.until(lambda: len(server.call("Pids", id="a")["processes"]) == 3)
+    found = {entry["pid"]: entry.get("info") for entry in server.call("Pids", id="a")["processes"]}
+    assert found[pid] is None
+    assert found[exec_pid] == {"type_url": "containerd.runc.v1.ProcessDetails", "message": {"exec_id": "e"}}
+
+
+def test_pause_and_resume(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    assert server.refused("Pause", id="a").text == "cannot pause task in created state"
+    server.call("Start", id="a")
+    server.call("Exec", id="a", exec_id="e", spec=spec("sleep", "1000"))
+    server.call("Start", id="a", exec_id="e")
+    server.call("Pause", id="a")
+    assert server.call("State", id="a")["status"] == server.call("State", id="a", exec_id="e")["status"] == PAUSED
+    for verb, text in (("Exec", "cannot exec in a paused state"), ("Pause", "cannot pause a paused container"), ("Delete", "cannot delete a paused process")):
+        error = server.refused(verb, id="a", **({"exec_id": "f", "spec": spec("true")} if verb == "Exec" else {}))
+        assert (error.code, error.text) == (UNKNOWN, text)
+    server.call("Resume", id="a")
+    assert server.call("State", id="a")["status"] == RUNNING
+    assert server.refused("Resume", id="a").text == "cannot resume a running process"
+    assert server.topics()[-2:] == ["paused", "resumed"]
+
+
+def test_the_death_of_a_paused_container(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Start", id="a")
+    server.call("Pause", id="a")
+    server.call("Kill", id="a", signal=9)
+    assert server.call("Wait", id="a")["exit_status"] == 137
+    assert server.call("Delete", id="a")["exit_status"] == 137
+
+
+def test_refusals(server: Server, make_bundle: Callable[[], Bundle]) -> None:
+    unknown = server.refused("Start", id="nobody")
+    assert (unknown.code, str(unknown)) == (NOT_FOUND, "container not created: not found")
+    for verb in ("State", "Wait", "Pids", "Kill", "Exec", "Delete", "Pause", "Resume", "Update", "Stats", "ResizePty", "CloseIO", "Checkpoint"):
+        assert server.refused(verb, id="nobody").code == NOT_FOUND
+    assert server.refused("Paint", id="a").code == UNIMPLEMENTED
+    bundle = make_bundle()
+    make(server, bundle)
+    assert server.refused("Create", id="a", bundle=str(bundle.path)).code == ALREADY_EXISTS
+    assert server.refused("Create", id="../b", bundle=str(bundle.path)).code == INVALID_ARGUMENT
+    assert server.refused("Create", id="b", bundle="relative").code == INVALID_ARGUMENT
+    assert server.refused("Checkpoint", id="a").code == UNIMPLEMENTED
+    server.call("Start", id="a")
+    assert server.refused("Start", id="a").text == "cannot start a running container"
+    assert server.refused("Delete", id="a").text == "cannot delete a running process"
+    server.call("Exec", id="a", exec_id="e", spec=spec("sleep", "1000"))
+    assert server.refused("Exec", id="a", exec_id="e", spec=spec("true")).code == ALREADY_EXISTS
+    assert server.refused("Exec", id="a", exec_id="a/b", spec=spec("true")).code == INVALID_ARGUMENT
+    missing = server.refused("State", id="a", exec_id="f")
+    assert (missing.code, missing.text) == (NOT_FOUND, "process does not exist f")
+    server.call("Start", id="a", exec_id="e")
+    assert server.refused("Start", id="a", exec_id="e").text == "cannot start a running process"
+    assert server.refused("Delete", id="a", exec_id="e").text == "cannot delete a running process"
+    server.call("Exec", id="a", exec_id="late", spec=spec("true"))
+    server.call("Kill", id="a", signal=9)
+    server.call("Wait", id="a")
+    assert server.refused("Start", id="a").text == "cannot start a stopped container"
+    late = server.refused("Start", id="a", exec_id="late")
+    assert (late.code, late.text) == (FAILED_PRECONDITION, "container a init process is not running")
+    assert server.refused("Exec", id="a", exec_id="g", spec=spec("true")).text == "cannot exec in a stopped state"
+    assert server.refused("ResizePty", id="a").text == "cannot resize a stopped container"
+    assert str(server.refused("Kill", id="a", signal=9)) == "process already finished: not found"
+
+
+def test_a_create_that_fails_leaves_nothing(server: Server, make_bundle: Callable[[], Bundle]) -> None:
+    wrong = make_bundle().args("/nowhere")
+    wrong.save()
+    error = server.refused("Create", id="a", bundle=str(wrong.path))
+    assert error.code == UNKNOWN
+    assert error.text.startswith("OCI runtime create failed: ") and "no such file or directory" in error.text
+    assert server.refused("Delete", id="a").code == NOT_FOUND
+    assert server.service.empty and server.topics() == []
+    bad = make_bundle()
+    bad.save()
+    (bad.path / "config.json").write_text("{")
+    assert "OCI runtime create failed" in server.refused("Create", id="a", bundle=str(bad.path)).text
+    assert make(server, make_bundle())
+
+
+def test_an_exec_that_cannot_start(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Start", id="a")
+    server.call("Exec", id="a", exec_id="e", spec=spec("/nowhere"))
+    wait = server.begin("Wait", id="a", exec_id="e")
+    error = server.refused("Start", id="a", exec_id="e")
+    assert error.code == UNKNOWN and error.text.startswith("OCI runtime exec failed: ") and "no such file or directory" in error.text
+    server.finish(wait)
+    assert server.call("State", id="a", exec_id="e")["status"] == STOPPED
+    server.call("Delete", id="a", exec_id="e")
+    server.call("Exec", id="a", exec_id="e", spec=spec("true"))
+    server.call("Start", id="a", exec_id="e")
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 0
+
+
+def test_nobody_waits_for_a_create(server: Server, bundle: Bundle, place: Path) -> None:
+    """A hook keeps it busy; State, Connect and Wait answer all the same, and so does what another container is asked."""
+    hook = place / "hook"
+    hook.write_text(f"#!/bin/sh\nwhile [ ! -e {place}/go ]; do sleep 0.02; done\n")
+    hook.chmod(0o755)
+    bundle.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
+    bundle.save()
+    create = server.begin("Create", id="a", bundle=str(bundle.path))
+    server.until((place / "root/ns/a").exists)
+    state = server.begin("State", id="a")
+    assert state.done and state.result()["status"] == CREATED
+    assert server.begin("Connect", id="a").result()["shim_pid"] == os.getpid()
+    assert server.begin("Pids", id="a").done
+    wait = server.begin("Wait", id="a")
+    assert server.refused("Start", id="a").code == FAILED_PRECONDITION
+    assert not create.done
+    (place / "go").touch()
+    pid = server.finish(create)["pid"]
+    assert server.call("State", id="a")["pid"] == pid
+    assert not wait.done
+    wait.cancel()
+
+
+def test_a_create_that_nobody_wants_any_more(server: Server, bundle: Bundle, place: Path) -> None:
+    hook = place / "hook"
+    hook.write_text("#!/bin/sh\nsleep 30\n")
+    hook.chmod(0o755)
+    bundle.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
+    bundle.save()
+    create = server.begin("Create", id="a", bundle=str(bundle.path))
+    server.until((place / "root/ns/a").exists)
+    server.loop.step(0.1)
+    assert server.call("Delete", id="a")["exit_status"] == 137
+    with pytest.raises(Exception, match="monitor"):
+        server.finish(create)
+    assert server.service.empty
+
+
+def test_shutdown(server: Server, bundle: Bundle) -> None:
+    ended: list[bool] = []
+    server.service.on_shutdown = lambda: ended.append(True)
+    make(server, bundle)
+    server.call("Shutdown", id="a")
+    server.loop.step(0.05)
+    assert not ended
+    server.call("Delete", id="a")
+    server.call("Shutdown", id="a")
+    server.until(lambda: bool(ended))
+    assert server.refused("State", id="a").code == UNAVAILABLE
+    server.call("Shutdown", id="a")
+
+
+def test_update_and_stats(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Start", id="a")
+    server.call("Update", id="a", resources={"value": json.dumps({"pids": {"limit": 77}}).encode()})
+    stats = server.call("Stats", id="a")["stats"]
+    assert stats["type_url"] in ("io.containerd.cgroups.v1.Metrics", "io.containerd.cgroups.v2.Metrics")
+    assert stats["message"]["pids"] == {"current": 1, "limit": 77}
+    bad = server.refused("Update", id="a", resources={"value": b'{"pids": {"limit": "many"}}'})
+    assert bad.code == UNKNOWN
+    server.call("Kill", id="a", signal=9)
+    server.call("Wait", id="a")
+    assert server.refused("Update", id="a").text == "cannot update a stopped container"
+
+
+def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle) -> None:
+    make(server, bundle)
+    server.call("Start", id="a")
+
+    def once(number: int) -> None:
+        server.call("Exec", id="a", exec_id=f"e{number}", spec=spec("true"))
+        server.call("Start", id="a", exec_id=f"e{number}")
+        assert server.call("Wait", id="a", exec_id=f"e{number}")["exit_status"] == 0
+        server.call("Delete", id="a", exec_id=f"e{number}")
+
+    monitor = server.service._containers["a"].monitor
+    assert monitor is not None
+    once(0)
+    time.sleep(0.1)
+    before = sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))
+    for number in range(1, 100):
+        once(number)
+    time.sleep(0.1)  # the last helper may be about to end
+    assert (sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))) == before
+    assert sorted(name for name in os.listdir(server.service.setting.root + "/ns/a") if name.startswith("exit")) == []

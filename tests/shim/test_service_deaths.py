@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers and monitors that are killed: who is left knows what became of the containers, and nothing stays behind."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.bundle import Bundle
+from harness.census import Census
+from wherry_shim import clean
+from wherry_shim.errors import NOT_FOUND, ShimError
+from wherry_shim.keeper import Setting
+
+from .driver import Remote, Server, shell, spec
+
+pytestmark = pytest.mark.requires("root")
+RUNNING, STOPPED = 2, 3
+
+
+@pytest.fixture
+def root(place: Path, session_directory: Path) -> Iterator[Path]:
+    """A state root; what is left below it, or of its processes, fails the test."""
+    census = Census(f"{session_directory.name}-{place.name}", [place / "root/ns"])
+    yield place / "root"
+    left = census.leftovers()
+    assert not left, f"left behind: {left}"
+
+
+def take_away(root: Path, id: str, bundle: Bundle) -> dict[str, object]:
+    """As the command `delete` does it."""
+    return clean.destroy(Setting("ns", str(root)), id, str(bundle.path))
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_another_server_finds_all(root: Path, bundle: Bundle, place: Path) -> None:
+    bundle.shell("trap 'exit 8' TERM; while :; do sleep 0.02; done").save()
+    os.mkfifo(place / "out")
+    out = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
+    first = Remote(root)
+    pid = first.call("Create", id="a", bundle=str(bundle.path), stdout=str(place / "out"))["pid"]
+    first.call("Start", id="a")
+    for exec_id, script in (("lives", "sleep 1000"), ("dies", "sleep 0.3; exit 5"), ("dead", "exit 6")):
+        first.call("Exec", id="a", exec_id=exec_id, spec=shell(script)["value"].decode())
+        first.call("Start", id="a", exec_id=exec_id)
+    first.call("Wait", id="a", exec_id="dead")
+    first.kill()
+    time.sleep(0.5)
+
+    server = Server(root)
+    server.finish(server.loop.start(server.service.adopt()))
+    state = server.call("State", id="a")
+    assert (state["pid"], state["status"], state["bundle"], state["stdout"]) == (pid, RUNNING, str(bundle.path), str(place / "out"))
+    assert [server.call("Wait", id="a", exec_id=exec_id)["exit_status"] for exec_id in ("dies", "dead")] == [5, 6]
+    assert server.call("State", id="a", exec_id="lives")["status"] == RUNNING
+    server.call("Exec", id="a", exec_id="new", spec=shell("exit 9"))
+    server.call("Start", id="a", exec_id="new")
+    assert server.call("Wait", id="a", exec_id="new")["exit_status"] == 9
+    server.call("Kill", id="a", signal=15)
+    assert server.call("Wait", id="a")["exit_status"] == 8
+    assert server.call("Delete", id="a")["exit_status"] == 8
+    server.loop.close()
+    os.close(out)
+
+
+def test_what_ended_while_nobody_was_there(root: Path, bundle: Bundle, place: Path) -> None:
+    bundle.shell("sleep 0.3; echo late; exit 7").save()
+    os.mkfifo(place / "out")
+    first = Remote(root)
+    first.call("Create", id="a", bundle=str(bundle.path), stdout=str(place / "out"))
+    first.call("Start", id="a")
+    first.kill()
+    eventually((root / "ns/a/exit").exists)
+    server = Server(root)
+    server.finish(server.loop.start(server.service.adopt()))
+    out = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(out, 100) == b"late\n"
+    os.close(out)
+    assert server.call("State", id="a")["status"] == STOPPED
+    assert server.call("Delete", id="a")["exit_status"] == 7
+    server.loop.close()
+
+
+def test_what_delete_takes_away(root: Path, make_bundle: Callable[[], Bundle]) -> None:
+    """The server is dead: the code is the one that the monitor wrote, before or because of the delete."""
+    lives, ended = make_bundle().save(), make_bundle().shell("exit 3").save()
+    server = Remote(root)
+    pids = {}
+    for id, bundle in (("lives", lives), ("ended", ended)):
+        pids[id] = server.call("Create", id=id, bundle=str(bundle.path))["pid"]
+        server.call("Start", id=id)
+    server.call("Wait", id="ended")
+    server.kill()
+    assert not clean.is_gone(str(lives.path))
+    for id, bundle, status in (("lives", lives, 137), ("ended", ended, 3)):
+        answer = take_away(root, id, bundle)
+        assert (answer["pid"], answer["exit_status"]) == (pids[id], status)
+        assert clean.is_gone(str(bundle.path))
+        assert take_away(root, id, bundle)["exit_status"] == 137
+
+
+def test_a_monitor_that_is_killed(server: Server, bundle: Bundle) -> None:
+    """The server is next of kin: it gets the processes, and with them how they end."""
+    bundle.shell("trap 'exit 8' TERM; while :; do sleep 0.02; done").save()
+    server.call("Create", id="a", bundle=str(bundle.path))
+    server.call("Start", id="a")
+    server.call("Exec", id="a", exec_id="e", spec=shell("sleep 1; exit 4"))
+    server.call("Start", id="a", exec_id="e")
+    monitor = server.service._containers["a"].monitor
+    assert monitor is not None
+    os.kill(monitor.pid, signal.SIGKILL)
+    server.until(lambda: not monitor.connected)
+    assert server.call("State", id="a")["status"] == RUNNING
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 4
+    server.call("Exec", id="a", exec_id="f", spec=spec("true"))
+    with pytest.raises(ShimError, match="monitor"):
+        server.call("Start", id="a", exec_id="f")
+    server.call("Kill", id="a", signal=15)
+    assert server.call("Wait", id="a")["exit_status"] == 8
+    assert server.call("Delete", id="a")["exit_status"] == 8
+
+
+def test_a_monitor_that_is_killed_in_a_create(server: Server, bundle: Bundle, place: Path) -> None:
+    hook = place / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {place}/begun\nexec sleep 2\n")
+    hook.chmod(0o755)
+    bundle.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
+    bundle.save()
+    create = server.begin("Create", id="a", bundle=str(bundle.path))
+    server.until((place / "begun").exists)
+    monitor = server.service._containers["a"].monitor
+    assert monitor is not None
+    os.kill(monitor.pid, signal.SIGKILL)
+    with pytest.raises(ShimError, match="monitor"):
+        server.finish(create)
+    assert server.refused("State", id="a").code == NOT_FOUND
+    bundle.config["hooks"] = {}
+    bundle.save()
+    time.sleep(2)
+    server.call("Create", id="a", bundle=str(bundle.path))  # what the first one left is undone
+
+
+def test_a_server_that_is_killed_at_any_moment(root: Path, make_bundle: Callable[[], Bundle]) -> None:
+    """Whatever it was doing, delete takes all of it away, and tells 0 or 137, the two ways in which this container can end."""
+    source = random.Random(4)
+    for _ in range(12):
+        bundle = make_bundle().shell("sleep 0.05").save()
+        server = Remote(root)
+        server.send("Create", id="a", bundle=str(bundle.path))
+        server.send("Start", id="a")
+        server.send("Exec", id="a", exec_id="e", spec=spec("sleep", "1000")["value"].decode())
+        server.send("Start", id="a", exec_id="e")
+        time.sleep(source.random() * 0.15)
+        server.kill()
+        assert take_away(root, "a", bundle)["exit_status"] in (0, 137)
+        assert clean.is_gone(str(bundle.path))
