@@ -85,9 +85,9 @@ class Keeper:
         if fd >= 0:
             self.loop.unwatch(fd)
             posix.close(fd)
+        if container.watch is not None:
+            container.watch.rise(oom)
         if not process.exec_id:
-            if container.watch is not None:
-                container.watch.rise(oom)
             if container.shared_pid:
                 self._kill_rest(container)
             if container.running_execs():

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from wherry_shim.loop import Loop
 
 
+_AGAIN_S = (0.01, 0.1, 1.0)
+
+
 class Watch:
     """`on_kill` is called when the counter has risen."""
 
@@ -53,6 +56,12 @@ class Watch:
         except BlockingIOError:
             return
         self._changed(events)
+        for seconds in _AGAIN_S:  # v1 tells of the lack, the kill comes after it
+            self._loop.timer(seconds, self._once_more)
+
+    def _once_more(self) -> None:
+        if self.file >= 0:
+            self._read()
 
     def _changed(self, events: int) -> None:
         if not self._read():
