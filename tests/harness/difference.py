@@ -15,25 +15,27 @@ from typing import Any
 KNOWN = [
     (
         "both",
-        r"mounts masked options: \+nodev \+noexec \+nosuid|mounts masked super: (-rw -size=0k )?\+nr_inodes=1( \+ro)? \+size=4k",
+        r"mounts masked( #\d)? options: \+nodev \+noexec \+nosuid|mounts masked( #\d)? super: (-rw -size=0k )?\+nr_inodes=1( \+ro)? \+size=4k",
         "the empty directory that hides one has room for nothing, and nothing in it could be used",
     ),
     (
         "runc",
-        r'mounts masked options: -rw( \+noexec)?( \+nosuid)?( \+relatime)? \+ro|mounts masked super: -size=65536k.*|mounts masked (type|source): "tmpfs" -> "devtmpfs"',
+        r'mounts masked( #\d)? options: -rw( \+noexec)?( \+nosuid)?( \+relatime)? \+ro|mounts masked( #\d)? super: -size=65536k.*|mounts masked( #\d)? (type|source): "tmpfs" -> "devtmpfs"',
         "what hides a file is the host's null device, not what the container's /dev has by that name, and it is read-only: its owner and mode cannot be changed",
     ),
-    ("crun", r"mounts masked options: \+noexec \+nosuid", "what hides a file can be neither a program nor privileged"),
+    ("crun", r"mounts masked( #\d)? options: \+noexec \+nosuid", "what hides a file can be neither a program nor privileged"),
     (
         "runc",
         r'traces .*: "-rwxr-xr-x (\d+:\d+)" -> "-rw-r--r-- \1"',
         "the file that a missing target of a bind mount becomes is no program: 0644, as newer ones of runc do it",
     ),
-    ("runc", r"mounts /sys super: -ro \+rw", "`ro` is of the mount: the sysfs behind it is the one of the network namespace, whoever mounts it"),
-    ("runc", r"mount points all: \+/sys/fs/cgroup/unified( #2)?", "on a hybrid host the container sees its cgroup in the v2 tree too; runc does not show that tree"),
+    ("runc", r'places /sys/fs/cgroup: "40555 0:0" -> "40755 0:0"', "the directory of the hierarchies has the mode that it has on hosts"),
+    ("runc", r'places /\S+: "4(0|1)[0-7]{3} (.*)" -> "40700 \2"', "where the options of a tmpfs have a mode, it counts, as with newer ones of runc; this one takes the target's"),
+    ("runc", r"mounts /sys(/\S+)? super: -ro \+rw", "`ro` is of the mount: the sysfs behind it is the one of the network namespace, whoever mounts it"),
+    ("runc", r"mount points: \+/sys/fs/cgroup/unified( #2)?", "on a hybrid host the container sees its cgroup in the v2 tree too; runc does not show that tree"),
     ("runc", r"mounts /sys/fs/cgroup( #2)? options: -rw \+ro", "`ro` holds for the directory of the hierarchies as for the hierarchies"),
-    ("both", r'mounts /sys/fs/cgroup(/systemd)? source: "(systemd|cgroup2)" -> "cgroup"', "the source of a cgroup mount is a word without a meaning"),
-    ("both", r"dev mqueue [ug]id: 0 -> \d+", "user and ipc namespace are made by one clone, so the root of the queues belongs to the caller; its mode is 1777"),
+    ("both", r'mounts /sys/fs/cgroup(/systemd)? source: "(systemd|cgroup2|cgroup)" -> "cgroup2?"', "the source of a cgroup mount is a word without a meaning"),
+    ("both", r'dev mqueue [ug]id: 0 -> \d+|places /dev/mqueue: "41777 0:.*', "user and ipc namespace are made by one clone, so the root of the queues belongs to the caller; its mode is 1777"),
     (
         "both",
         r'fds [012]: \[false, "pipe", 4480, 0\] -> \[false, "pipe", 4480, 65534\]',
@@ -44,12 +46,31 @@ KNOWN = [
         r'signals ignored: "0000000[01]80000000" -> "0000000000000000"',
         "the signals that the C library keeps for itself stay ignored in all that make starts, and the others pass that on",
     ),
-    ("both", r"mounts /[a-z/]+ super: \+mode=1?[0-7]{3}", "a copied-up tmpfs is mounted with its target's mode; there it gets the same mode when the contents have been copied"),
+    ("both", r"mounts (masked|/[a-z/]+)( #\d)? super: \+mode=1?[0-7]{3}", "a copied-up tmpfs is mounted with its target's mode; there it gets the same mode when the contents have been copied"),
     ("runc", r"rlimits RLIMIT_NOFILE: \[(\d+), \1\] -> \[\d+, \1\]", "programs in Go raise their own soft limit, and this runc passes that on; without a limit in the configuration it is the caller's"),
     ("crun", r'keyring: "keyring;\d+;\d+;\w+;ID" -> "keyring;0;0;\w+;_ses.ID"', "name, owner and permissions of the session keyring are those of runc"),
     ("crun", r"mounts /dev/\w+ options: -noexec -nosuid", "devices that are bound from the host have the flags of the host's, as under runc; a device is never executed"),
     ("crun", r"mounts /b propagation: \+shared", "the option `rshared` asks for it, as under runc"),
-    ("crun", r"mount points all: -/etc/group #2", "crun hides paths before it makes others read-only, and so hides /etc/group twice"),
+    ("crun", r"mounts /proc/\S+ options: \+nodev \+noexec \+nosuid", "what is made read-only keeps the other flags of its mount, as under runc"),
+    ("crun", r"mounts /dev/shm options: \+nodev \+noexec \+nosuid", "the options of a bind mount are those that the configuration has, as under runc"),
+    ("crun", r'traces .*: "-rwx------ (\d+:\d+)" -> "-rw-r--r-- \1"', "the file that a missing target of a bind mount becomes is no program, and anybody may read it: 0644"),
+    ("crun", r'traces .*: "drwxr-xr-t (\d+:\d+)" -> "drwxr-xr-x \1"', "the directory that a missing target becomes has mode 0755, as under runc"),
+    (
+        "crun",
+        r'limits  owner: "(?!0)(\d+):\1 40755" -> "0:0 40755"',
+        "a cgroup is given to the container's root where it is mounted for writing in a cgroup namespace, as the specification has it",
+    ),
+    ("crun", r'fds [012]: \[false, "file", \d+, 0\] -> \[false, "file", \d+, 65534\]', "the caller's files keep their owner"),
+    ("crun", r'calls 4\d\d: "EPERM" -> "ENOSYS"', "system calls that are newer than the profile do not exist, as under runc: programs fall back on older ones"),
+    ("both", r"limits cpu\.weight(\.nice)?: .*", "shares become a weight by the newer formula, which keeps 1024 shares at the default weight 100"),
+    ("both", r"mount points: -masked #\d", "a path that is listed twice, or by two names, is hidden once"),
+    ("crun", r"mount points: -/etc/group #2", "crun hides paths before it makes others read-only, and so hides /etc/group twice"),
+]
+
+
+# What another runtime refuses, or says when it does, and we do.
+REFUSED = [
+    ("runc", r"flags: 0x[0-9a-f]+: operation not permitted", "in a user namespace, the flags that the host's mount has locked are kept; an option that contradicts is refused by both"),
 ]
 
 
@@ -82,7 +103,7 @@ def normal(seen: dict[str, Any], container: str) -> dict[str, Any]:
     """Without what is another one in each container."""
     seen = copy.deepcopy(seen)
     seen["mounts"] = mounts(seen["mounts"])
-    seen["mount points"] = {"all": set(seen["mounts"])}
+    seen["mount points"] = set(seen["mounts"])
     seen["namespaces"] = {kind: "host's" if number == os.stat(f"/proc/self/ns/{kind}").st_ino else "own" for kind, number in seen["namespaces"].items()}
     seen["fds"] = {str(one["fd"]): [one["cloexec"], kind_of(one["target"]), one["mode"], one["uid"]] for one in seen["fds"]}
     seen["keyring"] = (seen["keyring"]["description"] or "").replace(container, "ID")
@@ -104,10 +125,12 @@ def difference(theirs: Any, ours: Any, place: str = "") -> Iterator[str]:
         for key in sorted(theirs.keys() | ours.keys()):
             if key in theirs and key in ours:
                 yield from difference(theirs[key], ours[key], f"{place} {key}".strip())
-            elif place != "mounts":  # those are told by "mount points"
+            elif place not in ("mounts", "places"):  # those are told by "mount points"
                 yield f"{place} {key}: {'only theirs' if key in theirs else 'only ours'}"
     elif isinstance(theirs, set) and isinstance(ours, set):
-        if theirs != ours:
+        if place == "mount points":  # a line for each
+            yield from (f"{place}: {sign}{one}" for sign, only in (("-", theirs - ours), ("+", ours - theirs)) for one in sorted(only))
+        elif theirs != ours:
             yield f"{place}: " + " ".join([*(f"-{one}" for one in sorted(theirs - ours)), *(f"+{one}" for one in sorted(ours - theirs))])
     elif theirs != ours:
         yield f"{place}: {json.dumps(theirs)} -> {json.dumps(ours)}"
@@ -116,11 +139,10 @@ def difference(theirs: Any, ours: Any, place: str = "") -> Iterator[str]:
 def unknown(lines: Iterable[str], other: str, masked: list[str]) -> list[str]:
     """Differences that KNOWN does not have."""
     patterns = [pattern for name, pattern, _ in KNOWN if name in (other, "both")]
-    places = {f"mounts {place} ": "mounts masked " for place in masked}
+    hidden = re.compile(f"(mounts |mount points: [-+])({'|'.join(map(re.escape, masked))})(?= |$)") if masked else None
     found = []
     for line in lines:
-        start = next((start for start in places if line.startswith(start)), "")
-        text = places.get(start, "") + line[len(start) :]
+        text = hidden.sub(r"\1masked", line) if hidden else line
         if not any(re.fullmatch(pattern, text) for pattern in patterns):
             found.append(line)
     return found

@@ -56,12 +56,14 @@ def changes(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
 
 
 def observe(runtime: Runtime, bundle: Bundle) -> dict[str, Any]:
-    """Runs the probe as the bundle's program: create, start, delete."""
+    """Runs the probe as the bundle's program: create, start, delete. Where create refuses: {"refused": what it says}."""
     bundle.args(*REPORT)
     (bundle.path / "stdin").write_text("")
     before = files(bundle.rootfs)
     with open(bundle.path / "stdin") as stdin:
-        container = runtime.create(bundle, stdin=stdin)
+        container = runtime.create(bundle, stdin=stdin, check=False)
+    if container.result.code:
+        return {"refused": container.stderr}
     settings = limits(container.pid)
     container.start()
     code = container.wait(30)

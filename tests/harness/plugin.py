@@ -26,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report-json", metavar="FILE", help="write {test: outcome} there")
     group.addoption("--part", metavar="K/N", help="every Nth test, from the Kth on: for N hosts that share a suite")
     group.addoption("--runtime", metavar="FILE", default=os.environ.get("WHERRY_TEST_RUNTIME"), help="another runtime (runc, crun) to check the tests on")
+    group.addoption("--generated", type=int, default=25, metavar="N", help="so many generated configurations are compared with another runtime")
+    group.addoption("--whole-corpus", action="store_true", help="compare all of tests/corpus on slow hosts, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,8 +46,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What does not depend on the front, or is about it, belongs to the run with the front."""
+    """What does not depend on the front, or is about it, belongs to the run with the front. As an ordinary user: what needs no root."""
     kept = [item for item in items if not (item.get_closest_marker("one_way") and getattr(item, "callspec", None) and item.callspec.params.get("front") == "python")]
+    if os.geteuid():
+        possible = [item for item in kept if not any("root" in mark.args for mark in item.iter_markers("requires"))]
+        config.stash[NEED_ROOT] = len(kept) - len(possible)
+        kept = possible
     part, _, parts = (config.getoption("--part") or "1/1").partition("/")
     kept = kept[int(part) - 1 :: int(parts)]
     if len(kept) < len(items):
@@ -70,6 +76,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # ---- the report -------------------------------------------------------------------------------------------------------
 
 RESULTS: pytest.StashKey[dict[str, str]] = pytest.StashKey()
+NEED_ROOT: pytest.StashKey[int] = pytest.StashKey()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -80,15 +87,26 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed:
         results[item.nodeid] = "failed"
     elif report.skipped:
-        results.setdefault(item.nodeid, "skipped")
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        results.setdefault(item.nodeid, f"skipped: {reason.removeprefix('Skipped: ')}")
     elif report.when == "call":
         results.setdefault(item.nodeid, "passed")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     place = session.config.getoption("--report-json")
+    results = session.config.stash.get(RESULTS, {})
+    left_out = session.config.stash.get(NEED_ROOT, 0)
+    if left_out:
+        results[f"{left_out} tests"] = "skipped: they need root"
     if place:
-        Path(place).write_text(json.dumps(session.config.stash.get(RESULTS, {}), indent=1))
+        Path(place).write_text(json.dumps(results, indent=1))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash.get(NEED_ROOT, 0)
+    if left_out:
+        terminalreporter.write_line(f"NOT RUN: {left_out} tests that need root (this is user {os.geteuid()})")
 
 
 # ---- fixtures ---------------------------------------------------------------------------------------------------------
@@ -155,6 +173,9 @@ def make_bundle(place: Path, session_directory: Path, probe: Path | None) -> Cal
         config["linux"]["cgroupsPath"] = f"/{session_directory.name}-{place.name}-{count}"
         if requirements.cgroup_mode() == "v2":
             config["linux"]["namespaces"].append({"type": "cgroup"})
-        return Bundle(place / f"bundle{count}", config, probe)
+        bundle = Bundle(place / f"bundle{count}", config, probe)
+        if os.geteuid():
+            bundle.by_an_ordinary_user()
+        return bundle
 
     return make

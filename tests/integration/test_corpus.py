@@ -13,6 +13,7 @@ import pytest
 
 from corpus import load, names
 from corpus.adapt import adapt, grantable
+from corpus.generate import generate
 from harness.bundle import Bundle
 from harness.census import Census
 from harness.console import Receiver
@@ -51,6 +52,10 @@ def prepare(name: str, bundle: Bundle, holder: int) -> Bundle:
     """The bundle with that configuration, and a root file system that belongs to its root."""
     cgroups_path = bundle.linux["cgroupsPath"]
     bundle.config = adapt(load(name), bundle.path, cgroups_path, holder)
+    return owned(bundle)
+
+
+def owned(bundle: Bundle) -> Bundle:
     root = [mapping["hostID"] for mapping in bundle.linux.get("uidMappings", ()) if mapping["containerID"] == 0]
     return bundle.chown(root[0]) if root and root[0] else bundle
 
@@ -96,12 +101,40 @@ def test_it_runs(runtime: Runtime, bundle: Bundle, name: str, holder: int, place
         receiver.close()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """On slow hosts a third, with either runtime in turn; of the generated ones a few."""
+    whole, number = metafunc.config.getoption("--whole-corpus"), metafunc.config.getoption("--generated")
+    if metafunc.function is test_same:
+        pairs = [(name, other) for name in NAMES for other in OTHERS]
+        metafunc.parametrize(("name", "other"), pairs if whole or not V2 else pairs[::3], indirect=["other"])
+    elif metafunc.function is test_generated:
+        pairs = [(seed, OTHERS[seed % len(OTHERS)]) for seed in range(number if whole or not V2 else 2)]
+        metafunc.parametrize(("seed", "other"), pairs, indirect=["other"])
+
+
 @pytest.mark.one_way
-@pytest.mark.parametrize("other", OTHERS, indirect=True)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.v2
 def test_same(runtime: Runtime, other: Runtime, make_bundle: Callable[[], Bundle], name: str, holder: int) -> None:
-    theirs = normal(observe(other, comparable(prepare(name, make_bundle(), holder))), other.containers[-1].id)
-    bundle = comparable(prepare(name, make_bundle(), holder))
-    ours = normal(observe(runtime, bundle), runtime.containers[-1].id)
-    found = unknown(difference(theirs, ours), other.name, bundle.linux.get("maskedPaths", []))
+    compare(runtime, other, *(comparable(prepare(name, make_bundle(), holder)) for _ in range(2)))
+
+
+@pytest.mark.one_way
+@pytest.mark.v2
+def test_generated(runtime: Runtime, other: Runtime, make_bundle: Callable[[], Bundle], seed: int) -> None:
+    bundles = [make_bundle(), make_bundle()]
+    for bundle in bundles:
+        cgroups_path = bundle.linux["cgroupsPath"]
+        bundle.config = generate(seed, bundle.path)
+        bundle.linux["cgroupsPath"] = cgroups_path
+        owned(bundle)
+    compare(runtime, other, *bundles)
+
+
+def compare(runtime: Runtime, other: Runtime, first: Bundle, second: Bundle) -> None:
+    theirs, ours = observe(other, first), observe(runtime, second)
+    if "refused" in theirs or "refused" in ours:
+        assert "refused" in theirs and "refused" in ours, f"theirs: {theirs.get('refused')}\nours: {ours.get('refused')}"
+        return
+    theirs, ours = normal(theirs, other.containers[-1].id), normal(ours, runtime.containers[-1].id)
+    found = unknown(difference(theirs, ours), other.name, second.linux.get("maskedPaths", []))
     assert not found, "\n".join(found)
