@@ -8,8 +8,16 @@ user at the system's manager) the bus is asked. org.freedesktop.systemd1(5).
 import os
 import time
 
-from wherry.cgroup.dbus import Connection, Refused, shaped
 from wherry.errors import DeadlineError, HostError
+
+try:
+    from wherry.cgroup.dbus import Connection, Refused, shaped
+except ModuleNotFoundError as error:
+    raise HostError(
+        f"the cgroup manager systemd needs the Python package {error.name}",
+        code="WHERRY-HOST-SYSTEMD",
+        remedy="pip install jeepney (Debian: python3-jeepney), or use the cgroup manager cgroupfs",
+    ) from error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ UNLIMITED = (1 << 64) - 1
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:-_.\\@")
 _NAME_MAX = 255
 # What the runtime itself decides: another value would put processes of others into the unit, or take ours out of sight.
-RESERVED = ("PIDs", "PIDFDs", "Slice", "Wants", "Delegate", "Documentation", "Controller", "DefaultDependencies")
+RESERVED = ("PIDs", "PIDFDs", "Slice", "Delegate", "Documentation", "Controller")
 
 
 class Unit:
@@ -186,8 +186,9 @@ def bit_bytes(text: str, pointer: str) -> "list[int]":
     try:
         for part in text.strip().split(","):
             if part.strip():
-                first, _, last = part.partition("-")
-                low, high = int(first), int(last or first)
+                first, dash, last = part.partition("-")
+                low = int(first)
+                high = int(last) if dash else low
                 if not 0 <= low <= high < 1 << 16:
                     raise ValueError(part)
                 mask |= (1 << high + 1) - (1 << low)
