@@ -129,6 +129,7 @@ static const struct layout layouts[OP_COUNT_PLUS_1] = {
 	     F(wherry_op_seccomp, OPTIONAL_REGISTER, listener)),
 	OP(OP_LISTENER, wherry_op_listener, AFTER_CLONE, 0, 0, F(wherry_op_listener, TEXT, path), F(wherry_op_listener, OPTIONAL_TEMPLATE, state),
 	   F(wherry_op_listener, REGISTER, listener)),
+	INIT(OP_LANDLOCK, wherry_op_landlock, F(wherry_op_landlock, LIST, paths), B(wherry_op_landlock, allowed, uint64_t)),
 	INIT(OP_BOUNDING, wherry_op_bounding, NOTHING),
 	INIT(OP_IDENTITY, wherry_op_identity, B(wherry_op_identity, groups, uint32_t)),
 	INIT(OP_CAPABILITIES, wherry_op_capabilities, NOTHING),
@@ -321,6 +322,11 @@ static bool values_hold(const struct wherry_op *op)
 		uint32_t instructions = ((const struct wherry_op_seccomp *)op)->filter.length / sizeof(struct filter_instruction);
 
 		return instructions > 0 && instructions <= MAX_FILTER;
+	}
+	case OP_LANDLOCK: {
+		const struct wherry_op_landlock *landlock = (const void *)op;
+
+		return landlock->allowed.length / sizeof(uint64_t) == landlock->paths.count;
 	}
 	case OP_IDENTITY:
 		return ((const struct wherry_op_identity *)op)->groups.length / sizeof(uint32_t) <= MAX_GROUPS;

@@ -70,6 +70,7 @@ void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd)
 	X(OP_WORKING_DIRECTORY, op_working_directory) \
 	X(OP_NO_NEW_PRIVILEGES, op_no_new_privileges) \
 	X(OP_SECCOMP, op_seccomp) \
+	X(OP_LANDLOCK, op_landlock) \
 	X(OP_BOUNDING, op_bounding) \
 	X(OP_IDENTITY, op_identity) \
 	X(OP_CAPABILITIES, op_capabilities) \

@@ -159,7 +159,10 @@ static void add_process_steps(struct planmaker *p)
 	const uint32_t groups[] = { 1, 2, 3 };
 	const uint64_t filter[] = { 6 };
 	struct wherry_op_memory_policy *policy;
+	static const char *const paths[] = { "/", "/tmp", NULL };
+	static const uint64_t allowed[] = { 13, 65535 };
 	struct wherry_op_security_label *label;
+	struct wherry_op_landlock *landlock;
 	struct wherry_op_seccomp *seccomp;
 	struct wherry_op_listener *listener;
 
@@ -180,6 +183,9 @@ static void add_process_steps(struct planmaker *p)
 	seccomp = INIT_OP(OP_SECCOMP, wherry_op_seccomp);
 	seccomp->filter = plan_blob(p, filter, sizeof(filter));
 	seccomp->listener = 4;
+	landlock = INIT_OP(OP_LANDLOCK, wherry_op_landlock);
+	landlock->paths = plan_list(p, paths);
+	landlock->allowed = plan_blob(p, allowed, sizeof(allowed));
 	INIT_OP(OP_BOUNDING, wherry_op_bounding);
 	INIT_OP(OP_IDENTITY, wherry_op_identity)->groups = plan_blob(p, groups, sizeof(groups));
 	INIT_OP(OP_CAPABILITIES, wherry_op_capabilities);

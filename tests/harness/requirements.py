@@ -97,6 +97,12 @@ def verb(runtime: str, name: str) -> str | None:
     return None if name in text.split() or f"{name}," in text.split() else f"{Path(runtime).name} has no verb {name}"
 
 
+def landlock() -> str | None:
+    from wherry.kernel.hostfacts import landlock_abi
+
+    return None if landlock_abi() >= 3 else f"Landlock has ABI {landlock_abi()}"
+
+
 def numa() -> str | None:
     return None if Path("/sys/devices/system/node").exists() else "the kernel has no memory policies (no NUMA)"
 
@@ -124,6 +130,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "apparmor": lambda: lsm("apparmor"),
     "selinux": lambda: lsm("selinux"),
     "systemd": systemd,
+    "landlock": landlock,
     "numa": numa,
     "linux32": linux32,
     "probe": probe,

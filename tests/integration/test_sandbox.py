@@ -340,3 +340,35 @@ def test_keyrings_are_out_of_reach(make: Make) -> None:
 def session_filter(box: Sandbox) -> list[Any]:
     found: list[Any] = box.config.get("/linux/seccomp/syscalls")
     return found
+
+
+# ---- Landlock
+
+
+@pytest.mark.requires("landlock")
+def test_landlock_holds_where_a_mount_does_not(make: Make) -> None:
+    script = "touch /tmp/a && cat /tmp/a && echo x >/dev/null && mv /tmp/a /tmp/b; touch /dev/new; echo 1 >/proc/self/oom_score_adj"
+    result = make().run(["sh", "-c", script])
+    assert result.layers["landlock"].startswith("applied, ABI ")
+    assert result.err.count(b"ermission denied") == 2 and result.code
+    open_box = make(landlock=False)
+    result = open_box.run(["sh", "-c", script])
+    assert (open_box.layers["landlock"], result.err) == ("off", b"")
+
+
+@pytest.mark.requires("landlock")
+def test_landlock_of_ones_own(make: Make) -> None:
+    box = make(configure=lambda config: config.landlock(read=["/bin"]))
+    result = box.run(["sh", "-c", "read line </proc/version || echo none; touch /tmp/a"])
+    assert result.out == b"none\n" and result.err.count(b"ermission denied") == 2
+    with pytest.raises(LaunchError, match=r"allow /nowhere by landlock: no such file") as caught:
+        make(configure=lambda config: config.landlock(read=["/nowhere"])).run(["true"])
+    assert caught.value.pointer == "/annotations/org.wherry.landlock"
+
+
+def test_a_kernel_without_landlock(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wherry.kernel.hostfacts.landlock_abi", lambda: 0)
+    assert make().run(["true"]).layers["landlock"] == "not supported"
+    with pytest.raises(HostError, match="landlock"):
+        make(landlock=True)
+    assert make(landlock=True, allow_missing={"landlock"}).run(["true"]).layers["landlock"] == "missing"

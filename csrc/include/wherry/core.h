@@ -171,6 +171,7 @@ WHERRY_OP(op_umask, wherry_op_umask);
 WHERRY_OP(op_working_directory, wherry_op_working_directory);
 WHERRY_OP(op_no_new_privileges, wherry_op_no_new_privileges);
 WHERRY_OP(op_seccomp, wherry_op_seccomp);         /* with a listener: the next step must be OP_LISTENER; a helper has then sent its WHERRY_RUN, see m->requested */
+WHERRY_OP(op_landlock, wherry_op_landlock);       /* m->failed_value of a path that cannot be opened: its index */
 WHERRY_OP(op_bounding, wherry_op_bounding);
 WHERRY_OP(op_identity, wherry_op_identity);
 WHERRY_OP(op_capabilities, wherry_op_capabilities);

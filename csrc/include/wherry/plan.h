@@ -145,6 +145,7 @@ enum wherry_opcode {
 	OP_WAIT_START,
 	OP_EXECUTE,
 	OP_UNIT, /* caller: point where a Python caller has systemd take init into a unit (see WHERRY_PLAN_INTERLUDE); cgroup steps may follow */
+	OP_LANDLOCK, /* init, after the pivot: path rules that the process cannot leave */
 	OP_COUNT_PLUS_1,
 };
 
@@ -597,6 +598,13 @@ struct wherry_op_listener {
 	uint16_t reserved[3];
 };
 
+struct wherry_op_landlock {
+	struct wherry_op op;
+	uint64_t handled;           /* LANDLOCK_ACCESS_FS_*: what no path allows is refused */
+	struct wherry_list paths;   /* inside of the container */
+	struct wherry_blob allowed; /* uint64_t[], one for each path; on what is no directory only the bits for files count */
+};
+
 struct wherry_op_bounding {
 	struct wherry_op op;
 	uint64_t keep; /* bit n = capability n stays */
@@ -725,7 +733,7 @@ enum wherry_refusal {
 	X(FSCONFIG) X(FSMOUNT) X(PIVOT_ROOT) X(CHROOT) X(CHDIR) X(GETCWD) X(SYMLINK) X(MKNOD) X(PTY) X(SETSID) X(DUP) X(PERSONALITY) \
 	X(SCHED_SETATTR) X(SCHED_SETAFFINITY) X(IOPRIO_SET) X(SET_MEMPOLICY) X(PRLIMIT) X(LABEL) X(NO_NEW_PRIVS) X(SECCOMP) \
 	X(BOUNDING) X(CAPSET) X(AMBIENT) X(KEEPCAPS) X(LOOKUP) X(BPF_LOAD) X(BPF_ATTACH) X(CLOSE_RANGE) X(FLOCK) X(HOOK) X(COPY_UP) \
-	X(FORK) X(DUMPABLE) X(FSTATFS) X(FCNTL) X(OOM_SCORE_ADJ) X(TIME_OFFSETS) X(PID_FILE) X(CONSOLE_SOCKET) X(PIDFD_SOCKET)
+	X(FORK) X(DUMPABLE) X(FSTATFS) X(FCNTL) X(OOM_SCORE_ADJ) X(TIME_OFFSETS) X(PID_FILE) X(CONSOLE_SOCKET) X(PIDFD_SOCKET) X(LANDLOCK)
 
 enum wherry_call {
 #define WHERRY_CALL_(name) WHERRY_CALL_##name,

@@ -14,6 +14,7 @@ from wherry.errors import ConfigError, UsageError
 from wherry.oci import default
 from wherry.oci.checks import check
 from wherry.oci.config import load
+from wherry.oci.landlock import KEY as LANDLOCK
 from wherry.oci.model import Config as Document
 from wherry.oci.model import IdMapping, Seccomp
 
@@ -237,6 +238,15 @@ class Config:
     def protect(self, *paths: str) -> Config:
         """Paths that cannot be written."""
         return self._append("/linux/readonlyPaths", *paths)
+
+    def landlock(self, *, read: Iterable[str] = (), use: Iterable[str] = (), write: Iterable[str] = ()) -> Config:
+        """What the process may do by path, whoever it is: read and execute, write to files that are there as well, or everything; nothing
+        elsewhere. All empty: no such rules. A host whose kernel has no Landlock of ABI 3 refuses the container."""
+        rules = {kind: list(paths) for kind, paths in (("read", read), ("use", use), ("write", write)) if paths}
+        annotations = {name: text for name, text in (self.get("/annotations") or {}).items() if name != LANDLOCK}
+        if rules:
+            annotations[LANDLOCK] = json.dumps(rules)
+        return self.set("/annotations", annotations or None)
 
     def device(self, path: str, major: int, minor: int, *, type: Literal["c", "b"] = "c", mode: int = 0o666, access: str = "rwm") -> Config:
         """A device node, and the right to use it."""

@@ -9,13 +9,21 @@ from collections.abc import Collection, Iterable, Mapping
 from wherry.api.config import Config
 from wherry.errors import HostError, UsageError
 from wherry.kernel.hostfacts import HostFacts
+from wherry.oci.landlock import KEY
+from wherry.plan.landlock import FLOOR
 
 APPLIED, OFF, MISSING, NOT_SUPPORTED = "applied", "off", "missing", "not supported"
-"""In force; not asked for; asked for, not to be had here, and its absence allowed; not a wall that wherry builds."""
+"""In force; not asked for; asked for, not to be had here, and its absence allowed; left to the host, which has not got it."""
 
 LIMITS = ("memory", "pids", "cpu")
-ASKABLE = (*LIMITS, "user namespace")
+ASKABLE = (*LIMITS, "user namespace", "landlock")
 """What `allow_missing` may name."""
+
+_CODES = {"user namespace": "WHERRY-HOST-PERMISSION", "landlock": "WHERRY-HOST-KERNEL"}
+_REMEDY = {"landlock": "use a kernel from Linux 6.2 on that was started with Landlock"}
+
+_KERNELS = ("proc", "sysfs", "cgroup", "cgroup2")
+"""Filesystems that show the kernel: nothing of theirs is written to."""
 
 _ADMIN = 1 << 21  # CAP_SYS_ADMIN
 
@@ -36,18 +44,23 @@ def decide(wanted: Collection[str], facts: HostFacts, allow_missing: Iterable[st
     if refused:
         raise HostError(
             f"the sandbox was asked for what this host does not give: {', '.join(refused)}",
-            code="WHERRY-HOST-CGROUP" if refused[0] in LIMITS else "WHERRY-HOST-PERMISSION",
-            remedy=f"run as root or with a delegated cgroup, or accept it: allow_missing={{{', '.join(map(repr, refused))}}}",
+            code="WHERRY-HOST-CGROUP" if refused[0] in LIMITS else _CODES[refused[0]],
+            remedy=f"{_REMEDY.get(refused[0], 'run as root or with a delegated cgroup')}, or accept it: allow_missing={{{', '.join(map(repr, refused))}}}",
             missing=refused,
         )
     return missing
 
 
-def layers(facts: HostFacts, limits: Mapping[str, object], user_namespace: bool, allow_missing: Iterable[str]) -> dict[str, str]:
-    """How each wall comes on this host. `limits` are by name, None = not asked for."""
+def layers(
+    facts: HostFacts, limits: Mapping[str, object], user_namespace: bool, allow_missing: Iterable[str], landlock: bool | None = False
+) -> dict[str, str]:
+    """How each wall comes on this host. `limits` are by name, None = not asked for; `landlock`: None = where the host has it."""
     wanted = {name for name, limit in limits.items() if limit is not None}
     if user_namespace or not privileged(facts):
         wanted.add("user namespace")
+    unavailable = landlock is None and "landlock" not in available(facts)
+    if landlock is not False and not unavailable:
+        wanted.add("landlock")
     missing = decide(wanted, facts, allow_missing)
     if "user namespace" in missing and not privileged(facts):
         raise HostError("an ordinary user's sandbox is made of a user namespace, and this host allows none", code="WHERRY-HOST-PERMISSION")
@@ -55,7 +68,7 @@ def layers(facts: HostFacts, limits: Mapping[str, object], user_namespace: bool,
     return {
         **{name: MISSING if name in missing else APPLIED if name in wanted else OFF for name in ASKABLE},
         "devices": APPLIED if privileged(facts) and rules else OFF,
-        "landlock": NOT_SUPPORTED,
+        **({"landlock": NOT_SUPPORTED} if unavailable else {}),
     }
 
 
@@ -73,11 +86,25 @@ def seen(config: Config) -> dict[str, bool]:
         "seccomp": config.get("/linux/seccomp") is not None,
         "no capabilities": not any((config.get("/process/capabilities") or {}).values()),
         "no new privileges": bool(config.get("/process/noNewPrivileges")),
+        "landlock": KEY in (config.get("/annotations") or {}),
     }
+
+
+def landlock(config: Config) -> Config:
+    """Everything can be read and executed, devices can be used, and only what is mounted to be written can be changed."""
+    write = ["/"] if not config.get("/root/readonly") else []
+    for mount in config.get("/mounts") or ():
+        kind, options = mount.get("type"), mount.get("options") or ()
+        if mount["destination"] == "/dev" or kind in _KERNELS or "ro" in options:
+            continue
+        write.append(mount["destination"])
+    return config.landlock(read=["/"], use=["/dev"], write=write)
 
 
 def available(facts: HostFacts) -> set[str]:
     found = {name for name in LIMITS if name in _controllers(facts)}
+    if facts.landlock >= FLOOR:
+        found.add("landlock")
     if _number("/proc/sys/user/max_user_namespaces") != 0:
         found.add("user namespace")
     return found

@@ -38,6 +38,9 @@ class Sandbox:
 
     What runs can be seen by `wherry list`, under ids that begin with `name`.
 
+    Where the kernel has Landlock, its rules say once more what may be written, whatever is mounted (`landlock`: None = where it can be had,
+    True = or HostError, False = never); layers["landlock"] is then the ABI in force.
+
     `readable` and `writable` are paths of the host by their paths in the sandbox; what a sandbox of root's writes there belongs to an id from
     FIRST_ID on, that of an ordinary user's to that user. `configure` has the last word on the Config.
     """
@@ -54,6 +57,7 @@ class Sandbox:
         readonly: bool = True,
         seccomp: bool = True,
         user_namespace: bool = True,
+        landlock: bool | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str = "/",
         readable: Mapping[str, str | os.PathLike[str]] | None = None,
@@ -67,9 +71,9 @@ class Sandbox:
         self.name = name
         self.rootfs, self.timeout, self.max_output = absolute(os.fspath(rootfs)), timeout, size(max_output)
         self.root = _private_root() if root is None else state_root(root)
-        facts = gather()
+        facts = gather(landlock=landlock is not False)
         limits = {"memory": memory, "pids": pids, "cpu": cpus}
-        self.layers = walls.layers(facts, limits, user_namespace, allow_missing)
+        self.layers = walls.layers(facts, limits, user_namespace, allow_missing, landlock)
         config = Config.sandbox(
             self.rootfs, [], env=env, cwd=cwd, readonly=readonly, network=network, limits=walls.privileged(facts), seccomp=seccomp,
             memory=None, processes=None, mappings=_mappings(facts) if self._has("user namespace") else None,
@@ -80,12 +84,16 @@ class Sandbox:
         for table, may_write in ((readable, False), (writable, True)):
             for destination, source in (table or {}).items():
                 config = config.bind(source, destination, writable=may_write)
+        if self._has("landlock"):
+            config = walls.landlock(config)
         self.config = configure(config) if configure else config
         # the filter of a sandbox refuses all that keyrings are used by; without one each sandbox has its own, and a user may have 200
         self._new_keyring = self.config.get("/linux/seccomp") != profile()
         for name, stands in walls.seen(self.config).items():
             if name not in self.layers or stands != self._has(name):
                 self.layers[name] = walls.APPLIED if stands else walls.OFF
+        if self._has("landlock"):
+            self.layers["landlock"] = f"{walls.APPLIED}, ABI {facts.landlock}"
 
     def _has(self, layer: str) -> bool:
         return self.layers.get(layer) == walls.APPLIED

@@ -271,7 +271,10 @@ def init_cgroup(target: Target) -> "Cgroup | None":
 
 def compile_plan(config: "dict[str, Any]", process: "dict[str, Any]", target: Target, options: ExecOptions) -> bytes:
     options.phase("look at the host")
-    wanted = {"lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel"))}
+    wanted = {
+        "lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel")),
+        "landlock": "org.wherry.landlock" in (config.get("annotations") or {}),
+    }
     facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
     filters = lambda section: _filter(section, options.root)  # noqa: E731
     choices = Options(rootless=options.rootless, environment=listen_environment(), seccomp=filters)

@@ -132,6 +132,8 @@ def _what(failure: Failure, step: Step, steps: "list[Step]", setting: Setting) -
         return f'chdir to cwd ("{f["path"]}") set in config.json failed'
     if step.name == "SECURITY_LABEL":
         return f"write {f['module']} label {f['label']} to /proc/self/attr"
+    if step.name == "LANDLOCK":
+        return f"allow {f['paths'][failure.value]} by landlock" if f["paths"] and failure.call == "OPEN" else "restrict the process by landlock"
     return step.text.partition(" [")[0].partition("; ")[0]
 
 

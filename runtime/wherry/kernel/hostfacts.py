@@ -41,8 +41,8 @@ class Namespace:
 
 class HostFacts:
     __slots__ = (
-        "cap_last_cap", "capabilities", "cgroup_mode", "delegate", "gid", "hierarchies", "kernel", "key", "lsms", "namespaces", "newgidmap",
-        "newuidmap", "setgroups_denied", "systemd", "uid", "user_namespace", "v2_controllers", "v2_mount", "v2_own",
+        "cap_last_cap", "capabilities", "cgroup_mode", "delegate", "gid", "hierarchies", "kernel", "key", "landlock", "lsms", "namespaces",
+        "newgidmap", "newuidmap", "setgroups_denied", "systemd", "uid", "user_namespace", "v2_controllers", "v2_mount", "v2_own",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -55,6 +55,7 @@ class HostFacts:
         self.capabilities = 0  # permitted and effective
         self.cap_last_cap = 40
         self.lsms: "tuple[str, ...]" = ()  # only where asked for
+        self.landlock = 0  # ABI; 0 = none, or not asked for
         self.cgroup_mode = "none"  # "v1", "hybrid" (v1, and a v2 tree beside it), "v2", "none"
         self.hierarchies: "list[Hierarchy]" = []  # v1
         self.v2_mount = ""
@@ -89,7 +90,9 @@ class HostFacts:
         return facts
 
 
-def gather(*, lsms: bool = False, delegate: bool = False, mappers: bool = False, namespaces: "Iterable[str]" = ()) -> HostFacts:
+def gather(
+    *, lsms: bool = False, landlock: bool = False, delegate: bool = False, mappers: bool = False, namespaces: "Iterable[str]" = ()
+) -> HostFacts:
     """The facts of this host. What only some configurations need is gathered where asked for (wherry.plan.compile.wanted)."""
     from wherry.kernel.native import facts_key
 
@@ -106,6 +109,8 @@ def gather(*, lsms: bool = False, delegate: bool = False, mappers: bool = False,
         facts.v2_controllers = tuple(_read_or(facts.v2_mount + "/cgroup.controllers").split())
     if lsms:
         facts.lsms = _lsms()
+    if landlock:
+        facts.landlock = landlock_abi()
     if delegate:
         facts.delegate = tuple(_read_or("/sys/kernel/cgroup/delegate", "cgroup.procs cgroup.subtree_control cgroup.threads").split())
     if mappers:
@@ -246,3 +251,13 @@ def _read_or(path: str, default: str = "") -> str:
         return _read(path)
     except OSError:
         return default
+
+
+def landlock_abi() -> int:
+    """0 where the kernel has none."""
+    from wherry.kernel.trials import Refused, call
+
+    try:
+        return call("landlock_create_ruleset", None, 0, 1)
+    except Refused:
+        return 0

@@ -392,6 +392,10 @@ def mount_idmaps(config: "Config", spaces: "dict[str, str]", report: Report) -> 
 
 
 def annotation_keys(config: "Config", spaces: "dict[str, str]", report: Report) -> None:
+    if "org.wherry.landlock" in config.get("annotations", ()):
+        from wherry.oci import landlock
+
+        landlock.check(config["annotations"][landlock.KEY], report)
     if "" in config.get("annotations", ()):
         report.error("VALUE", "/annotations/", "the key of an annotation must not be empty")
 

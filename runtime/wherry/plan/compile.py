@@ -31,6 +31,7 @@ def wanted(config: "dict[str, Any]") -> "dict[str, Any]":
     joined = [entry["path"] for entry in entries if entry.get("path")]
     return {
         "lsms": bool(process_.get("apparmorProfile") or process_.get("selinuxLabel") or linux.get("mountLabel")),
+        "landlock": process.LANDLOCK in (config.get("annotations") or {}),
         "delegate": "cgroup" in kinds,
         "mappers": "user" in kinds,
         "namespaces": joined if "user" in kinds or linux.get("sysctl") else (),

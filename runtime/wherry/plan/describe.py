@@ -89,6 +89,7 @@ FIELDS = {
     "WAIT_START": "",
     "EXECUTE": "",
     "UNIT": "name:T cgroup:T slice:t properties:l flags",
+    "LANDLOCK": "handled paths:l allowed:b",
 }
 
 Fields = dict[str, Any]
@@ -223,6 +224,13 @@ _WRITE_FLAGS = ("MISSING_OK", "IGNORE", "ALTERNATIVE")
 _MOUNT_FLAGS = ("COPY_UP", "TARGET_MODE", "PROC_TARGET", "KEEP_LOCKED", "CREATE", "ON_PROC", "READONLY_LATE")
 _ATTRIBUTE_NAMES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x80, "nosymfollow": 0x200000}
 _SUPERBLOCK_NAMES = {"ro": 1, "sync": 0x10, "mand": 0x40, "dirsync": 0x80, "silent": 0x8000, "iversion": 1 << 23, "lazytime": 1 << 25}
+_LANDLOCK = {
+    name: 1 << bit
+    for bit, name in enumerate(
+        "execute write-file read-file read-dir remove-dir remove-file make-char make-dir make-reg make-sock make-fifo make-block make-sym"
+        " refer truncate ioctl-dev".split()
+    )
+}
 _SECCOMP_FLAGS = {"tsync": 1, "log": 2, "spec-allow": 4, "new-listener": 8, "tsync-esrch": 16, "wait-killable-recv": 32}
 _HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
@@ -446,6 +454,13 @@ def _working_directory(f: Fields) -> str:
     return f"enter working directory {_quoted(f['path'])}{', made where missing' if f['create'] else ''}"
 
 
+def _landlock(f: Fields) -> str:
+    bits = [int.from_bytes(f["allowed"][at : at + 8], "little") for at in range(0, len(f["allowed"]), 8)]
+    words = ("all of it" if bit == f["handled"] else _bits(bit, _LANDLOCK) for bit in bits)
+    rules = ", ".join(f"{_quoted(path)}: {word}" for path, word in zip(f["paths"], words, strict=True))
+    return f"restrict itself by Landlock, of {_bits(f['handled'], _LANDLOCK)}, to {rules or 'nothing'}"
+
+
 def _seccomp(f: Fields) -> str:
     listener = "" if f["listener"] is None else f", notify descriptor as {_register(f['listener'])}"
     return f"load the seccomp filter of {len(f['filter']) // 8} instructions, flags {_bits(f['flags'], _SECCOMP_FLAGS)}{listener}"
@@ -523,6 +538,7 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "WORKING_DIRECTORY": _working_directory,
     "NO_NEW_PRIVILEGES": lambda f: "set no_new_privs",
     "SECCOMP": _seccomp,
+    "LANDLOCK": _landlock,
     "LISTENER": lambda f: f"hand {_register(f['listener'])} to the seccomp listener at {_quoted(f['path'])} with {_quoted(f['state'])}",
     "BOUNDING": lambda f: f"keep in the bounding set: {_capabilities(f['keep'])}",
     "IDENTITY": _identity,

@@ -92,6 +92,7 @@ FORMATS = {
     "WAIT_START": "",
     "EXECUTE": "",
     "UNIT": "QQQQQ",
+    "LANDLOCK": "QQQ",
 }
 
 NO_ATTRIBUTES = (0, 0, 0, 0, 0, 0, 0, 0)  # set, clear, recursive set, recursive clear, four propagations: struct wherry_attributes
@@ -396,6 +397,10 @@ class Builder:
 
     def listener(self, path: str, state: str, listener: int, place: str) -> None:
         self._add("LISTENER", CALLER, place, self.text(path), self.text(state), listener)
+
+    def landlock(self, handled: int, rules: "Sequence[tuple[str, int]]", place: str) -> None:
+        allowed = self.blob(pack(f"<{len(rules)}Q", *(bits for _, bits in rules)))
+        self._add("LANDLOCK", INIT, place, handled, self.list([path for path, _ in rules]), allowed)
 
     def bounding(self, keep: int, place: str) -> None:
         self._add("BOUNDING", INIT, place, keep)

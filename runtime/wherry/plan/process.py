@@ -29,6 +29,7 @@ CAPABILITY = {name: 1 << number for number, name in enumerate(CAPABILITIES)}
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 DEFAULT_PATH = "/bin:/usr/bin"  # execvp's, where the environment has no PATH
 DEFAULT_UMASK = 0o022
+LANDLOCK = "org.wherry.landlock"  # wherry.oci.landlock
 
 
 def working_directory(job: "Job", process: "Process", stage: int) -> None:
@@ -44,6 +45,10 @@ def settle(job: "Job", process: "Process") -> None:
     program(job, process)
     security_label(job, process)
     limits(job, process)  # so late, because a small one for files, descriptors or processes would break our own steps
+    if LANDLOCK in job.annotations:  # while CAP_SYS_ADMIN is there: it may be had without no_new_privs
+        from wherry.plan import landlock
+
+        landlock.add(job, job.annotations[LANDLOCK])
     filtered = seccomp(job, process)
     unprivileged = bool(process.get("noNewPrivileges"))
     if filtered is not None and not unprivileged:  # without no_new_privs only CAP_SYS_ADMIN may load a filter

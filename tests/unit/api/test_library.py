@@ -12,6 +12,7 @@ import pytest
 import wherry
 from wherry.api import PLACES, layers
 from wherry.api.cgroups import Cgroups
+from wherry.api.config import Config
 from wherry.api.ended import Ended
 from wherry.api.session import Session
 from wherry.errors import HostError, UsageError
@@ -167,3 +168,25 @@ def test_output_is_kept_up_to_a_size() -> None:
     session.keep("stdout", b"defg")
     session.keep("stdout", b"hi")
     assert session.truncated and b"".join(session.captured["stdout"]) == b"abcde"
+
+
+def test_landlock_where_it_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = facts(capabilities=ROOT)
+    monkeypatch.setattr(layers, "_number", lambda path: 1)
+    assert layers.layers(host, {}, True, (), None)["landlock"] == "not supported"
+    assert layers.layers(host, {}, True, (), False)["landlock"] == "off"
+    assert layers.layers(host, {}, True, {"landlock"}, True)["landlock"] == "missing"
+    with pytest.raises(HostError) as caught:
+        layers.layers(host, {}, True, (), True)
+    assert caught.value.code == "WHERRY-HOST-KERNEL"
+    host.landlock = 3
+    for wanted in (None, True):
+        assert layers.layers(host, {}, True, (), wanted)["landlock"] == "applied"
+
+
+def test_what_landlock_lets_a_sandbox_write() -> None:
+    config = layers.landlock(Config.sandbox("/srv", ["true"], readonly=True).tmpfs("/tmp").bind("/a", "/in").bind("/b", "/out", writable=True))
+    rules = json.loads(config.get("/annotations")["org.wherry.landlock"])
+    assert rules["read"] == ["/"] and rules["use"] == ["/dev"]
+    assert {"/tmp", "/out"} <= set(rules["write"]) and not {"/", "/in", "/proc", "/sys", "/dev"} & set(rules["write"])
+    assert "/" in json.loads(layers.landlock(config.readonly(False)).get("/annotations")["org.wherry.landlock"])["write"]

@@ -84,6 +84,14 @@ MOUNTS = [
 ]  # fmt: skip
 
 
+LANDLOCK = {"org.wherry.landlock": '{"read": ["/"], "use": ["/dev"], "write": ["/tmp", "/work"]}'}
+
+
+def with_landlock(facts: HostFacts, abi: int) -> HostFacts:
+    facts.landlock = abi
+    return facts
+
+
 def cases() -> dict[str, Case]:
     user = {"linux__namespaces": namespaces(*ALL, "user"), **MAPPINGS}
     own = {name: [{"containerID": 0, "hostID": 1000, "size": 1}] for name in ("linux__uidMappings", "linux__gidMappings")}
@@ -160,6 +168,7 @@ def cases() -> dict[str, Case]:
         "seccomp-notify-privileged": (config(linux__seccomp=NOTIFY, process__noNewPrivileges=False), host("v2"), options()),
         "hooks": (config(hooks=HOOKS, annotations=ANNOTATIONS), host("v2"), options()),
         "rare": (config(**RARE), host("v2"), options()),
+        "landlock": (config(annotations=LANDLOCK), with_landlock(host("v2"), 7), options()),
         "apparmor": (config(process__apparmorProfile="docker-default"), host("v2"), options()),
         "mounts": (small(mounts=MOUNTS), host("v2"), options()),
         "mounts-user-namespace": (

@@ -12,6 +12,7 @@ from support import FILTER, MAPPINGS, config, host, joined, make, namespaces, op
 from wherry.errors import ConfigError, HostError, PlanError, WherryError
 from wherry.plan.compile import wanted
 from wherry.plan.describe import Plan
+from wherry.plan.process import LANDLOCK
 
 ALL = ("pid", "network", "ipc", "uts", "mount", "cgroup")
 SECCOMP = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO"}]}
@@ -451,12 +452,14 @@ def test_time_offsets_are_written_before_the_namespace_is_entered(facts: str) ->
 
 
 def test_what_the_facts_are_asked_for() -> None:
-    assert wanted(config()) == {"lsms": False, "delegate": True, "mappers": False, "namespaces": ()}
-    assert wanted(small()) == {"lsms": False, "delegate": False, "mappers": False, "namespaces": ()}
+    assert wanted(config()) == {"lsms": False, "landlock": False, "delegate": True, "mappers": False, "namespaces": ()}
+    assert wanted(small()) == {"lsms": False, "landlock": False, "delegate": False, "mappers": False, "namespaces": ()}
     assert wanted({})["namespaces"] == ()
     assert wanted(small(process__selinuxLabel="x"))["lsms"]
+    assert wanted(small(annotations={LANDLOCK: "{}"}))["landlock"]
     assert wanted(small(linux__namespaces=namespaces(user="/u", network="/n"))) == {
         "lsms": False,
+        "landlock": False,
         "delegate": False,
         "mappers": True,
         "namespaces": ["/u", "/n"],
@@ -724,3 +727,28 @@ def test_strings_that_are_no_text() -> None:
         with pytest.raises(ConfigError) as error:
             make(document)
         assert error.value.code in (code, "WHERRY-CONFIG-VALUE")
+
+
+# ---- Landlock
+
+
+@pytest.mark.parametrize(("abi", "handled"), [(3, (1 << 15) - 1), (4, (1 << 15) - 1), (5, (1 << 16) - 1), (99, (1 << 16) - 1)])
+def test_landlock_handles_what_the_kernel_knows(abi: int, handled: int) -> None:
+    facts = host("v2")
+    facts.landlock = abi
+    found = plan(config(annotations={LANDLOCK: '{"read": ["/"], "use": ["/dev"], "write": ["/tmp"]}'}), facts)
+    (step,) = steps(found, "LANDLOCK")
+    allowed = [int.from_bytes(step.fields["allowed"][at : at + 8], "little") for at in (0, 8, 16)]
+    assert (step.fields["handled"], step.fields["paths"]) == (handled, ["/", "/dev", "/tmp"])
+    assert allowed == [0b1101, (0b1111 | 1 << 14 | 1 << 15) & handled, handled]
+    order = [one.name for one in found.steps]
+    assert order.index("PIVOT") < order.index("PROGRAM") < order.index("LANDLOCK") < order.index("BOUNDING") < order.index("IDENTITY")
+
+
+@pytest.mark.parametrize("abi", [0, 1, 2])
+def test_landlock_is_never_weaker_than_asked(abi: int) -> None:
+    facts = host("v2")
+    facts.landlock = abi
+    with pytest.raises(HostError) as caught:
+        plan(config(annotations={LANDLOCK: '{"read": ["/"]}'}), facts)
+    assert caught.value.pointer == f"/annotations/{LANDLOCK}" and caught.value.code == "WHERRY-HOST-KERNEL"
