@@ -288,6 +288,9 @@ static const char **fill_vector(const struct wherry_machine *m, struct wherry_li
 
 	for (uint32_t i = 0; i < list.count; i++)
 		*at++ = wherry_text(&m->code, texts[i]);
+	/* last, where the environment is that of the program: HOME may be known here alone */
+	if (list.count && m->home[0] && !strcmp(at[-1], "HOME="))
+		at[-1] = m->home;
 	*at++ = NULL;
 	return at;
 }
@@ -331,7 +334,12 @@ int op_hook(struct wherry_machine *m, const struct wherry_op_hook *op)
 	arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (arena == MAP_FAILED)
 		return wherry_fail_errno(m, WHERRY_CALL_HOOK);
+	/* "/" is still the host's: a relative path is to lead into the container's */
+	if (op->kind == WHERRY_HOOK_CREATE_CONTAINER)
+		(void)!fchdir(m->rootfs);
 	result = run_op_hook(m, op, arena, state_size);
+	if (op->kind == WHERRY_HOOK_CREATE_CONTAINER)
+		(void)!chdir("/");
 	munmap(arena, size);
 	return result;
 }

@@ -127,13 +127,13 @@ static int check_proc(struct wherry_machine *m, const struct place *place, const
 /* ---- attributes ---------------------------------------------------------------------------------------------------- */
 
 /* In a user namespace the flags of the host's mounts are locked. The retry keeps what is set, and changes only what was asked for: atime
- * is in `clear` only where an option named it. */
+ * is in `clear` only where an option named it; nosymfollow is never locked. */
 static int try_attributes(int (*change)(int fd, uint64_t set, uint64_t clear), const struct tree *tree, uint64_t flags)
 {
 	int result = change(tree->fd, tree->set, tree->clear);
 
 	if (result == -EPERM && (flags & WHERRY_MOUNT_KEEP_LOCKED) && (tree->clear & ~(uint64_t)MOUNT_ATTR__ATIME))
-		result = change(tree->fd, tree->set, tree->clear & MOUNT_ATTR__ATIME);
+		result = change(tree->fd, tree->set, tree->clear & (MOUNT_ATTR__ATIME | MOUNT_ATTR_NOSYMFOLLOW));
 	return result == -EPERM && tree->clear ? -WHERRY_LOCKED_FLAG : result;
 }
 

@@ -7,6 +7,7 @@
 
 #include <poll.h>
 #include <string.h>
+#include <termios.h>
 
 static int connect_one(struct host_create *c, const char *path, enum wherry_call call, int *out)
 {
@@ -132,6 +133,17 @@ static int write_pid_file(struct host_create *c)
 	return 0;
 }
 
+/* The terminal of an attached run adds carriage returns to newlines; output that goes to a file or a pipe is to have none. */
+static void plain_newlines(int master)
+{
+	struct termios settings;
+
+	if (tcgetattr(master, &settings))
+		return;
+	settings.c_oflag &= ~(tcflag_t)ONLCR;
+	tcsetattr(master, TCSANOW, &settings);
+}
+
 /* Without a socket the master is the caller's (an attached run). */
 static int hand_over_console(struct host_create *c)
 {
@@ -142,6 +154,8 @@ static int hand_over_console(struct host_create *c)
 	if (m->pending_fd < 0)
 		return 0;
 	if (c->console_socket < 0) {
+		if (!c->request.console_as_is)
+			plain_newlines(m->pending_fd);
 		c->request.console_master = wherry_steal(&m->pending_fd);
 		return 0;
 	}

@@ -62,6 +62,7 @@ static int prepare(const struct monitor_message *r, struct host_request *request
 	request->bundle_json = r->text[TEXT_BUNDLE_JSON];
 	request->pid_file = r->head.length[TEXT_PID_FILE] ? r->text[TEXT_PID_FILE] : NULL;
 	request->console_master = -1;
+	request->console_as_is = true;
 	for (int i = 0; i < 3; i++)
 		request->stdio[i] = r->fd[MONITOR_FD_STDIN + i];
 	request->program = r->fd[MONITOR_FD_PROGRAM];

@@ -67,6 +67,7 @@ static void terminal_begin(struct attention *a)
 		return;
 	raw = a->before;
 	cfmakeraw(&raw);
+	raw.c_oflag = a->before.c_oflag; // carriage returns are this terminal's: the container's console adds none
 	a->raw = !tcsetattr(STDIN_FILENO, TCSANOW, &raw);
 }
 
@@ -84,6 +85,12 @@ static bool copy(int from, int to)
 	ssize_t got = TEMP_FAILURE_RETRY(read(from, buffer, sizeof(buffer)));
 
 	return got > 0 && !wherry_write_all(to, buffer, (size_t)got);
+}
+
+void attend_drain(int master)
+{
+	while (master >= 0 && poll(&(struct pollfd){master, POLLIN, 0}, 1, 0) > 0 && copy(master, STDOUT_FILENO))
+		;
 }
 
 // Reaps what has ended (we are a subreaper). True, with *status, when init is among it.
@@ -139,9 +146,7 @@ static int serve(struct attention *a)
 		if (polled[0].revents)
 			on_signal(a, &status);
 	}
-	// what the program wrote last is still in the pty
-	while (a->master >= 0 && poll(&(struct pollfd){a->master, POLLIN, 0}, 1, 0) > 0 && copy(a->master, STDOUT_FILENO))
-		;
+	attend_drain(a->master);
 	return status;
 }
 

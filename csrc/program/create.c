@@ -127,7 +127,8 @@ int front_run(const struct front *f)
 	// our ends of the fifos stand for a reader and a writer, and our lock for a create at work
 	host_create_release(&create);
 	if (host_open(&c, f->root, f->id) || host_start(&c, &failure)) {
-		// a run that cannot start leaves nothing
+		// a run that cannot start leaves nothing, but what its hooks have said
+		attend_drain(create.request.console_master);
 		host_destroy(&c, true);
 		return front_python_failed(f, &failure);
 	}

@@ -121,16 +121,27 @@ def test_pidfd_socket(runtime: Runtime, bundle: Bundle, receiver: Receiver) -> N
     os.close(pidfd)
 
 
+@pytest.mark.ours  # runc wants a /dev/tty for that
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_output_of_a_terminal_into_a_pipe_has_no_carriage_returns(runtime: Runtime, bundle: Bundle, verb: str) -> None:
+    if verb == "exec":
+        container = runtime.start_new(bundle)
+        assert runtime("exec", "--tty", container.id, "echo", "words").out == "words\n"
+        return
+    bundle.process["terminal"] = True
+    assert runtime.run(bundle.args("echo", "words")).out == "words\n"
+
+
 def test_attached_run_on_a_terminal(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["terminal"] = True
-    bundle.shell("tty; stty size; read line; echo got $line; exit 6").save()
+    bundle.shell("tty; stty size; read line; echo got $line; exit 6").save()  # carriage returns are the outer terminal's to add
     master, slave = pty.openpty()
     with subprocess.Popen(runtime.argv("run", "--bundle", bundle.path, runtime.new_id()), stdin=slave, stdout=slave, stderr=slave,
                           env=runtime.env, start_new_session=True) as process:  # fmt: skip
         os.close(slave)
         read_until(master, "/dev/pts/0")
         os.write(master, b"words\n")
-        read_until(master, "got words")
+        assert "got words\r\n" in read_until(master, "got words\r\n").replace("\r\r", "twice")
         wait_until(lambda: process.poll() is not None, "the end of run")
     os.close(master)
     assert process.returncode == 6

@@ -108,13 +108,9 @@ def test_arguments_and_environment(runtime: Runtime, bundle: Bundle, log: Log) -
 
 
 @pytest.mark.ours
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "startContainer"])
 def test_hook_without_environment_gets_none(runtime: Runtime, bundle: Bundle, log: Log, kind: str) -> None:
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"tr '\\0' '\\n' < /proc/self/environ > {log.path}/seen"]}
-    if kind not in INSIDE or kind == "createContainer":
-        hook["args"][2] = f"/usr/bin/tr '\\0' '\\n' < /proc/self/environ > {log.path}/seen"
-    else:
-        hook["args"][2] = f"/bin/tr '\\0' '\\n' < /proc/self/environ > {log.path}/seen"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"/usr/bin/tr '\\0' '\\n' < /proc/self/environ > {log.path}/seen"]}
     bundle.config["hooks"] = {kind: [hook]}
     container = runtime.create(bundle.args("true"), env={"SECRET": "secret"})
     container.start()
@@ -122,6 +118,42 @@ def test_hook_without_environment_gets_none(runtime: Runtime, bundle: Bundle, lo
     container.delete()
     seen = [line for line in (log.path / "seen").read_text().split() if not line.startswith(("PWD=", "SHLVL=", "_=", "OLDPWD="))]
     assert seen == []
+
+
+@pytest.mark.parametrize(("given", "seen"), [({}, "one two /root"), ({"env": []}, ""), ({"env": ["ONE=other"]}, "other")])
+@pytest.mark.ours  # runc 1.1 has no HOME there yet
+def test_start_container_hook_has_the_environment_of_the_program(runtime: Runtime, bundle: Bundle, log: Log, given: dict[str, Any], seen: str) -> None:
+    bundle.process["env"] = ["PATH=/bin", "ONE=one", "TWO=two"]
+    bundle.config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo $ONE $TWO $HOME > {log.path}/seen"], **given}]}
+    runtime.start_new(bundle.args("true")).wait()
+    assert (log.path / "seen").read_text().strip() == seen
+
+
+@pytest.mark.ours  # crun runs it elsewhere
+def test_create_container_hook_stands_in_the_root_file_system(runtime: Runtime, bundle: Bundle, log: Log) -> None:
+    bundle.config["hooks"] = {"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", "echo made > ./made"]}]}
+    runtime.create(bundle)
+    assert (bundle.rootfs / "made").read_text() == "made\n"
+    assert not Path("/made").exists()
+
+
+def test_start_container_hook_is_under_the_filter(runtime: Runtime, bundle: Bundle, log: Log) -> None:
+    """It is a program of the image, as the container's own."""
+    bundle.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}]}
+    bundle.config["hooks"] = {"startContainer": [{"path": "/bin/mkdir", "args": ["mkdir", "/made"]}]}
+    started = runtime.create(bundle.shell(f"echo program >> {log.path}/order")).start(check=False)
+    assert started.code == 1 or runtime.name != "wherry"
+    assert not (bundle.rootfs / "made").exists()
+    assert log.lines() == []
+
+
+@pytest.mark.ours
+def test_what_a_failing_hook_says_in_the_terminal_is_shown(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.process["terminal"] = True
+    bundle.config["hooks"] = {"startContainer": [{"path": "/bin/busybox", "args": ["cat", "/no/such/file"]}]}
+    failed = runtime.run(bundle, check=False)
+    assert failed.code == 1
+    assert "can't open '/no/such/file'" in failed.out
 
 
 @pytest.mark.parametrize("kind", KINDS[:3])

@@ -80,6 +80,26 @@ def test_flag_on_a_bind(runtime: Runtime, bundle: Bundle, source: Path, option: 
     assert option in flags
 
 
+@pytest.mark.ours  # from runc 1.2 on
+@pytest.mark.parametrize(("option", "kept"), [("ro", True), ("atime", True), ("relatime", False), ("nodiratime", False)])
+def test_a_bind_notes_accesses_as_its_source_unless_told(runtime: Runtime, bundle: Bundle, place: Path, option: str, kept: bool) -> None:
+    own = place / "mounted"
+    own.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noatime", "none", own], check=True)
+    try:
+        flags, _ = mounted(runtime, bundle.mount("/data", own, "bind", ["bind", option]), "/data")
+    finally:
+        subprocess.run(["umount", own], check=True)
+    assert ("noatime" in flags) == kept
+    assert option in flags or option == "atime"
+
+
+@pytest.mark.ours  # newer runc does so, too
+def test_a_destination_may_be_written_with_the_root_file_system_before_it(runtime: Runtime, bundle: Bundle, source: Path) -> None:
+    bundle.mount(f"{bundle.rootfs}/data", source, "bind", ["bind"])
+    assert runtime.output(bundle, "cat /data/file") == "from outside"
+
+
 @pytest.mark.ours
 def test_nosymfollow(runtime: Runtime, bundle: Bundle, source: Path) -> None:
     flags, _ = mounted(runtime, bundle.mount("/data", source, "bind", ["rbind", "nosymfollow"]), "/data")

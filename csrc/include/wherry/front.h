@@ -62,6 +62,7 @@ int front_sealed_self(void); /* a sealed copy of this program */
  * container unless `keep`. The signals to forward have been blocked by attend_prepare() before init was made. Exit status. */
 int attend_prepare(bool subreaper);
 int attend(const struct front *f, int master);
+void attend_drain(int master); /* what is in the pty now goes to stdout */
 /* Role of the program when Python has created and started: wherry-attend ROOT ID LETTERS MASTER PYTHON... */
 int attend_main(int argc, char **argv);
 

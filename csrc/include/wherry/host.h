@@ -27,6 +27,7 @@ struct host_request {
 	const char *console_socket; /* or NULL */
 	const char *pidfd_socket;   /* or NULL */
 	int console_master;         /* out (in host_create.request): master of the pty where there is no console socket (attached run); else -1 */
+	bool console_as_is;         /* who reads that master shows its bytes on no terminal of its own: newlines keep their carriage returns */
 	uint32_t preserve_fds;
 	int stdio[3];               /* -1 = inherit our own */
 	int program;                /* sealed memfd of the static program (wherry_seal_program) */

@@ -272,7 +272,7 @@ def _rdma(rdma: "dict[str, dict[str, int]]", add: "Add") -> None:
 
 
 def _v1_unified(unified: "dict[str, str]", add: "Add") -> None:
-    raise ConfigError("unified needs cgroup v2, this host has cgroup v1", code="WHERRY-HOST-CGROUP", pointer=f"{POINTER}/unified")
+    raise ConfigError("invalid configuration: unified needs cgroup v2, this host has cgroup v1", code="WHERRY-HOST-CGROUP", pointer=f"{POINTER}/unified")
 
 
 def _v2_unified(unified: "dict[str, str]", add: "Add") -> None:

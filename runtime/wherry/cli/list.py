@@ -7,7 +7,7 @@ from typing import Any
 
 from wherry.cli import Call
 from wherry.cli.arguments import BOOL, TEXT
-from wherry.container.gc import container_ids
+from wherry.container.gc import container_ids, is_directory
 from wherry.container.lifecycle import state
 from wherry.errors import UsageError, WherryError
 
@@ -23,12 +23,14 @@ def run(call: Call) -> int:
     if kind not in ("table", "json"):
         raise UsageError(f'invalid value "{kind}" for flag -format: table or json')
     root = call.root()
+    if call.globals.text("root") and not is_directory(root):
+        raise UsageError(f"--root {root}: no such directory")
     if call.flags.on("quiet"):
         for id in container_ids(root):
             print(id)
         return 0
     entries = list(_entries(call, root))
-    print(json.dumps(entries or None) if kind == "json" else table(entries))
+    print(json.dumps(entries or None, separators=(",", ":")) if kind == "json" else table(entries))
     return 0
 
 

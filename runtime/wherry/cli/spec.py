@@ -17,8 +17,8 @@ def run(call: Call) -> int:
     call.positional(0, 0)
     path = absolute(call.flags.text("bundle") or ".") + "/config.json"
     config = spec(
-        rootless=call.flags.on("rootless"), uid=os.geteuid(), gid=os.getegid(), cgroup_namespace=os.path.exists("/proc/self/ns/cgroup")
-    )
+        rootless=call.flags.on("rootless"), uid=os.geteuid(), gid=os.getegid(), cgroup_namespace=os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    )  # on cgroup v1 programs look for their limits at the paths of /proc/self/cgroup, as runc and Docker leave them
     try:
         with open(path, "x", encoding="utf-8") as file:
             json.dump(config, file, indent="\t")

@@ -90,7 +90,8 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     compilation = Compilation(options, config, environment)
     plan = compilation.plan()
     options.phase("store the plan")
-    if cached is not None and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE:
+    cacheable = not compilation.bound and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE
+    if cached is not None and cacheable:
         keep(options.root, cached, plan, lambda: compilation.pattern(cached))
     return plan, compilation.warnings
 
@@ -121,11 +122,12 @@ def keep(root: str, cached: native.Pattern, plan: bytes, pattern: "Callable[[], 
 class Compilation:
     """One configuration on its way to a plan; nothing on the host changes but the cache of seccomp filters. No facts: those of this host."""
 
-    __slots__ = ("config", "environment", "facts", "options", "warnings")
+    __slots__ = ("bound", "config", "environment", "facts", "options", "warnings")
 
     def __init__(self, options: "CreateOptions", config: bytes, environment: "list[str]", facts: "HostFacts | None" = None) -> None:
         self.options, self.config, self.environment, self.facts = options, config, environment, facts
         self.warnings: "list[str]" = []
+        self.bound = False  # to this bundle: the same configuration in another one would give another plan
 
     def plan(self) -> bytes:
         options, phase = self.options, self.options.phase
@@ -139,6 +141,7 @@ class Compilation:
         document: "Any" = load(self.config, f"{options.bundle}/config.json")
         phase("check")
         check(document)
+        self.bound = _take_rootfs_away(document, options.bundle)
         phase("look at the host")
         given = self.facts is not None
         self.facts = self.facts or gather(**wanted(document))
@@ -175,6 +178,16 @@ class Compilation:
         )
         choices.warnings = warnings
         return choices
+
+
+def _take_rootfs_away(document: "Any", bundle: str) -> bool:
+    """Some engines write a mount's destination as the host sees it, below the root filesystem. True where one did."""
+    path: str = document["root"]["path"]
+    rootfs = (path if path[:1] == "/" else f"{bundle}/{path}").rstrip("/") + "/"
+    found = [mount for mount in document.get("mounts") or () if mount["destination"].startswith(rootfs)]
+    for mount in found:
+        mount["destination"] = mount["destination"][len(rootfs) - 1 :]
+    return bool(found) and path != "/"
 
 
 def compile_plan(

@@ -149,9 +149,12 @@ def _from_flags(base: "dict[str, Any]", options: ExecOptions) -> "dict[str, Any]
     process["user"] = _user(base.get("user") or {"uid": 0, "gid": 0}, options)
     if options.capabilities:
         sets = dict(base.get("capabilities") or {})
-        # inheritable and ambient stay as they are: nobody asks for what a program would pass on
-        for kind in ("bounding", "effective", "permitted"):
-            sets[kind] = list(dict.fromkeys([*(sets.get(kind) or ()), *options.capabilities]))
+        # inheritable stays as it is: nobody asks for what a program would pass on. What may be passed on already is, so that an
+        # exec as an ordinary user gets it, too
+        passed_on = [name for name in options.capabilities if name in (sets.get("inheritable") or ())]
+        for kind in ("bounding", "effective", "permitted", "ambient"):
+            more = passed_on if kind == "ambient" else options.capabilities
+            sets[kind] = list(dict.fromkeys([*(sets.get(kind) or ()), *more]))
         process["capabilities"] = sets
     if options.no_new_privileges:
         process["noNewPrivileges"] = True
@@ -215,7 +218,7 @@ def _move_below(cgroups: list[Cgroup], given: str) -> None:
         wanted = set(names.split(","))
         chosen = [cgroup for cgroup in cgroups if not cgroup.v2 and wanted & set(cgroup.mount.rpartition("/")[2].split(","))]
     if not chosen:
-        raise UsageError(f'invalid value "{given}" for flag -cgroup: the container has no such cgroup')
+        raise UsageError(f'invalid value "{given}" for flag -cgroup: unknown controller {names}', remedy="the container has no such cgroup")
     for cgroup in chosen:
         cgroup.path = "/".join((cgroup.path.rstrip("/"), *parts))
 

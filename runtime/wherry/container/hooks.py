@@ -6,6 +6,7 @@ fails ends the container and makes start fail (specification 1.3); one that runs
 """
 
 import posix
+from _signal import strsignal  # type: ignore[import-not-found]
 
 from wherry.errors import HookError, WherryError
 from wherry.kernel import native
@@ -59,7 +60,7 @@ def os_text(error: OSError) -> str:
 def wait_status(status: int) -> str:
     """`exit status 3`, `killed by signal 9`."""
     if posix.WIFSIGNALED(status):
-        return f"killed by signal {posix.WTERMSIG(status)}"
+        return f"killed by signal {posix.WTERMSIG(status)}: {(strsignal(posix.WTERMSIG(status)) or '').lower()}"
     return f"exit status {posix.WEXITSTATUS(status)}"
 
 

@@ -44,7 +44,7 @@ def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> 
     master = create.take_console()
     create.close()
     options.phase("start")
-    _start(options)
+    _start(options, master)
     if options.timeline is not None:
         options.timeline.write()
     if not detach:
@@ -57,15 +57,28 @@ def hold_signals() -> None:
     pthread_sigmask(SIG_SETMASK, set(valid_signals()).difference(_FAULTS))
 
 
-def _start(options: "CreateOptions") -> None:
+def _start(options: "CreateOptions", master: int) -> None:
     try:
         start(options.root, options.id)
     except WherryError as error:
+        _drain(master)
         try:
             delete(options.root, options.id, force=True)
         except (WherryError, OSError) as other:
             error.also.append(other if isinstance(other, WherryError) else WherryError(str(other)))
         raise
+
+
+def _drain(master: int) -> None:
+    """What a startContainer hook had to say before it failed is still in the terminal."""
+    if master < 0:
+        return
+    posix.set_blocking(master, False)
+    try:
+        while said := posix.read(master, 4096):
+            posix.write(1, said)
+    except OSError:  # EIO: all has been read
+        pass
 
 
 def _attend(options: "CreateOptions", keep: bool, subreaper: bool, master: int) -> None:

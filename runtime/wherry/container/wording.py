@@ -29,7 +29,7 @@ _REFUSALS = {
     "WRONG_NAMESPACE_TYPE": ("WHERRY-LAUNCH-WRONG-NAMESPACE-TYPE", "the file is not a namespace of this type"),
     "NOT_IN_ROOTFS": ("WHERRY-LAUNCH-NOT-IN-ROOTFS", "the path cannot be reached inside of the root filesystem"),
     "NOT_PROCFS": ("WHERRY-LAUNCH-NOT-PROCFS", "/proc is not the kernel's process filesystem"),
-    "SYMLINK_REFUSED": ("WHERRY-LAUNCH-SYMLINK-REFUSED", "it is a symbolic link, which must be a directory"),
+    "SYMLINK_REFUSED": ("WHERRY-LAUNCH-SYMLINK-REFUSED", "it must be mounted on ordinary directory, and there is a symbolic link"),
     "OTHER_NODE": ("WHERRY-LAUNCH-OTHER-NODE", "another file exists there"),
     "CWD_OUTSIDE": ("WHERRY-LAUNCH-CWD-OUTSIDE", "current working directory is outside of container mount namespace root"),
     "INIT_DIED": ("WHERRY-LAUNCH-INIT-DIED", "the container's first process died: {status}"),
@@ -54,6 +54,8 @@ _HINTS = {
     ("MOUNT_FS", ENODEV): "the kernel has no filesystem of this type",
     ("MOUNT_FS", EINVAL): "the filesystem knows no such option or value; the kernel's log may say which",
     ("MOUNT_FS", EPERM): "mounting this needs CAP_SYS_ADMIN in the user namespace that owns the container's namespaces",
+    ("SCHEDULER", EPERM): "it needs CAP_SYS_NICE; and with SCHED_DEADLINE, process scheduler can't be used together with AllowedCPUs: leave "
+    "/linux/resources/cpu/cpus out",
     ("SYSCTL", ENOENT): "the kernel has no such sysctl in this namespace",
 }
 
@@ -123,13 +125,17 @@ def _what(failure: Failure, step: Step, steps: "list[Step]", setting: Setting) -
     if step.name in ("MOUNT_FS", "MOUNT_CGROUP2", "MOUNT_SYSFS"):
         return f"mount {f['type']} on {f['destination']}"
     if step.name == "MOUNT_BIND":
-        return f"bind {_source(steps, f['tree'])} on {f['destination']}"
+        return f"bind {_source(steps, step)} on {f['destination']}"
     if step.name == "OPEN_TREE":
         return f"open {f['source']}"
     if step.name == "ATTACH_ROOTFS":
         return f"mount the root filesystem {f['path']}"
     if step.name == "WORKING_DIRECTORY":
         return f'chdir to cwd ("{f["path"]}") set in config.json failed'
+    if step.name == "LISTENER":
+        return f"failed to connect with seccomp agent at {f['path']}"
+    if step.name == "CGROUP_DIRECTORY" and setting.verb == "exec":
+        return f"error adding pid to cgroup {f['path']}"
     if step.name == "SECURITY_LABEL":
         return f"write {f['module']} label {f['label']} to /proc/self/attr"
     if step.name == "LANDLOCK":
@@ -157,8 +163,10 @@ def _cgroup(steps: "list[Step]", register: int) -> str:
     )
 
 
-def _source(steps: "list[Step]", register: int) -> str:
-    return next((str(step.fields["source"]) for step in reversed(steps) if step.name == "OPEN_TREE" and step.fields["out"] == register), "")
+def _source(steps: "list[Step]", step: Step) -> str:
+    """Of the tree that the step attaches: the registers are used again and again."""
+    trees = (one for one in steps if one.name == "OPEN_TREE" and one.number < step.number and one.fields["out"] == step.fields["tree"])
+    return next((str(one.fields["source"]) for one in reversed([*trees])), "")
 
 
 # ---- the program, and hooks
@@ -174,6 +182,9 @@ def _program_error(failure: Failure, step: "Step | None", steps: "list[Step]") -
     code, remedy, text = "WHERRY-LAUNCH-STEP", None, os_text(failure)
     if failure.error == constants.WHERRY_PROGRAM_NOT_FOUND:
         code, text = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND", "executable file not found in $PATH: No such file or directory"
+    elif failure.error == ENOENT and step.name == "EXECUTE":  # it was there when it was looked up: so it is the interpreter
+        message = f"exec {program}: no such file or directory"
+        return LaunchError(message, code=code, pointer="/process/args/0", remedy=f"the interpreter that {program} names is missing", call=failure.call)
     elif failure.error == ENOENT:
         code, text = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND", f"stat {program}: no such file or directory"
     elif failure.error == EISDIR:

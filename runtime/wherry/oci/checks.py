@@ -25,12 +25,12 @@ _NEWEST = (1, 3)  # the runtime specification that wherry implements
 # ---- rules of single values
 
 
-def absolute(name: str) -> "Rule":
+def absolute(name: str, may_be_empty: bool = False) -> "Rule":
     """A rule for objects: this property, where given, is an absolute path."""
 
     def rule(value: "Any", place: str, report: Report) -> None:
         path = value.get(name)
-        if path is not None and path[:1] != "/":
+        if path is not None and path[:1] != "/" and (path or not may_be_empty):
             report.error("PATH", f"{place}/{name}", f'"{path}" is not an absolute path', "begin it with /")
 
     return rule
@@ -52,6 +52,12 @@ def process_args(process: "Process", place: str, report: Report) -> None:
         report.error("REQUIRED", f"{place}/args", "a process needs at least one argument, the program")
     elif not args[0]:
         report.error("VALUE", f"{place}/args/0", "the program's name is empty")
+
+
+def user_ids(user: "Any", place: str, report: Report) -> None:
+    for name in ("uid", "gid"):
+        if name not in user:
+            report.warn("REQUIRED", f"{place}/{name}", "this property is required: it is taken as 0, as other runtimes do")
 
 
 def process_env(process: "Process", place: str, report: Report) -> None:
@@ -254,7 +260,7 @@ PROCESS = Object(
         "env": _STRINGS,
         "args": _STRINGS,
         "commandLine": str,
-        "user": Object({"uid": U32, "gid": U32, "umask": (0, 0o7777), "additionalGids": [U32], "username": str}, ("uid", "gid")),
+        "user": Object({"uid": U32, "gid": U32, "umask": (0, 0o7777), "additionalGids": [U32], "username": str}, rules=(user_ids,)),
         "rlimits": [Object({"type": RLIMITS, "soft": U64, "hard": U64}, ("type", "soft", "hard"))],
         "capabilities": _CAPABILITIES,
         "noNewPrivileges": bool,
@@ -292,7 +298,7 @@ RESOURCES = Object(
 )
 _LINUX = Object(
     {
-        "namespaces": [Object({"type": NAMESPACES, "path": str}, ("type",), (absolute("path"),))],
+        "namespaces": [Object({"type": NAMESPACES, "path": str}, ("type",), (absolute("path", may_be_empty=True),))],
         "uidMappings": [MAPPING],
         "gidMappings": [MAPPING],
         "timeOffsets": Late("checks_rare", "TIME_OFFSETS"),

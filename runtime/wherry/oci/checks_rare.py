@@ -213,12 +213,17 @@ MODES = tuple(f"MPOL_{name}" for name in "DEFAULT BIND INTERLEAVE WEIGHTED_INTER
 MODE_FLAGS = tuple(f"MPOL_F_{name}" for name in "NUMA_BALANCING RELATIVE_NODES STATIC_NODES".split())
 
 
+def _count(nodes: str) -> int:
+    spans = [element.partition(":")[0].partition("-") for element in nodes.split(",")]
+    return sum(int(high or low) - int(low) + 1 for low, _, high in spans if low.strip().isdigit())
+
+
 def memory_nodes(policy: "MemoryPolicy", place: str, report: "Report") -> None:
     mode, nodes = policy["mode"], policy.get("nodes", "").strip()
     if nodes and not is_list(nodes):
         report.error("VALUE", f"{place}/nodes", f'"{nodes}" is not a list such as 0-3,7')
     elif nodes and mode in ("MPOL_DEFAULT", "MPOL_LOCAL"):
-        report.error("CONFLICT", f"{place}/nodes", f"{mode} takes no nodes")
+        report.error("CONFLICT", f"{place}/nodes", f"{mode}: mode requires 0 nodes but got {_count(nodes)}")
     elif not nodes and mode not in ("MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED"):
         report.error("REQUIRED", f"{place}/nodes", f"{mode} needs at least one node")
 

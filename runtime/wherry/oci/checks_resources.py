@@ -60,12 +60,20 @@ def processor_lists(cpu: "Any", place: str, report: "Report") -> None:
             report.error("VALUE", f"{place}/{name}", f'"{value}" is not a list such as 0-3,7')
 
 
+MOST_PROCESSORS = 1 << 16
+
+
+def is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) < MOST_PROCESSORS
+
+
 def is_list(text: str) -> bool:
-    """A list of numbers and ranges as the kernel reads and prints it. It skips blanks around the elements and takes strides."""
+    """A list of numbers and ranges as the kernel reads and prints it. It skips blanks around the elements and takes strides. No kernel
+    has as many processors or nodes as the bound, and whoever makes a mask of the list must not run out of memory."""
     for element in text.strip().split(","):
         span = element.strip().partition(":")[0]
         low, dash, high = span.partition("-")
-        if not (low.isascii() and low.isdigit()) or (dash and not (high.isascii() and high.isdigit() and int(low) <= int(high))):
+        if not is_number(low) or (dash and not (is_number(high) and int(low) <= int(high))):
             return span in ("all", "N")
     return True
 

@@ -58,7 +58,7 @@ def rule_names(rule: "SeccompRule", place: str, report: "Report") -> None:
         report.error("SECCOMP", f"{place}/names/{rule['names'].index('')}", "the name of a system call is empty")
     if rule["action"] == _NOTIFY and "write" in rule["names"]:
         place = f"{place}/names/{rule['names'].index('write')}"
-        report.error("SECCOMP", place, "write cannot be notified: the container needs it before anyone listens")
+        report.error("SECCOMP", place, "SCMP_ACT_NOTIFY cannot be used for the write syscall: the container needs it before anyone listens")
 
 
 def rule_masks(rule: "SeccompRule", place: str, report: "Report") -> None:

@@ -64,12 +64,19 @@ class Report:
         self.bad: "list[str]" = []  # pointers of values whose shape is wrong
 
     def error(self, name: str, pointer: str, message: str, remedy: "str | None" = None) -> None:
+        for place, words in _FAMILIAR.items():
+            if pointer.startswith(place):
+                message = f"{words}: {message}"
         if not self.collect:
             raise ConfigError(message, code=f"WHERRY-CONFIG-{name}", pointer=pointer, remedy=remedy)
         self.findings.append(Finding("error", f"WHERRY-CONFIG-{name}", pointer, message, remedy))
 
     def warn(self, name: str, pointer: str, message: str, remedy: "str | None" = None) -> None:
         self.findings.append(Finding("warning", f"WHERRY-CONFIG-{name}", pointer, message, remedy))
+
+
+# What users of other runtimes search for.
+_FAMILIAR = {f"/linux/memoryPolicy/{name}": f"invalid memory policy {name.rstrip('s')}" for name in ("mode", "flags", "nodes")}
 
 
 class Object:

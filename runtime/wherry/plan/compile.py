@@ -14,6 +14,7 @@ from wherry.plan.encode import BUNDLE, BUNDLE_JSON, CALLER, CREATED, DIRECTORY, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from wherry.kernel.hostfacts import HostFacts
@@ -170,9 +171,11 @@ def compile(config: "dict[str, Any]", facts: "HostFacts", options: "Options") ->
         process.settle(job, job.process)
     job.b.publish(state_file(job))
     job.b.wait_start()
+    if job.process is not None:
+        process.confine(job)  # programs of the container's that are its hooks are as confined as its own
     hooks(job, "startContainer")
     if job.process is not None:
-        process.execute(job, job.process)
+        process.execute(job)
     return job.b.finish(plan_flags(job), job.registers, job.inherited, facts.key, options.build_id)
 
 
@@ -235,7 +238,7 @@ def console(job: Job) -> None:
     process_ = job.process
     if process_ is not None and process_.get("terminal"):
         size = process_.get("consoleSize") or {}
-        job.b.console(size.get("height", 0), size.get("width", 0), process_["user"]["uid"], "/process/terminal")
+        job.b.console(size.get("height", 0), size.get("width", 0), process_["user"].get("uid", 0), "/process/terminal")
 
 
 def interlude(job: Job) -> None:
@@ -269,11 +272,20 @@ def hooks(job: Job, *kinds: str) -> None:
                 number,
                 path,
                 hook.get("args") or (path,),
-                hook.get("env") or (),
+                hook_environment(job, kind, hook),
                 job.container_state(status),
                 hook.get("timeout") or 0,
                 f"/hooks/{kind}/{index}",
             )
+
+
+def hook_environment(job: Job, kind: str, hook: "dict[str, Any]") -> "Sequence[str]":
+    """Where a hook says nothing: none; but a startContainer hook is a program of the container's and has the environment of its process,
+    where OP_HOOK fills in a HOME that stands last and is empty."""
+    if "env" in hook or kind != "startContainer" or job.process is None:
+        return hook.get("env") or ()
+    environment, _, fill_home = process.environment(job, job.process)
+    return [*(entry for entry in environment if entry != "HOME="), "HOME="] if fill_home else environment
 
 
 def restrictions(job: Job) -> None:

@@ -79,11 +79,12 @@ def compile(config: "dict[str, Any]", given: "dict[str, Any]", target: Target, f
         job.b.keyring(f"_ses.{ID}")
     if given.get("terminal"):
         size = given.get("consoleSize") or {}
-        job.b.console(size.get("height", 0), size.get("width", 0), given["user"]["uid"], "/process/terminal")
+        job.b.console(size.get("height", 0), size.get("width", 0), given["user"].get("uid", 0), "/process/terminal")
     job.b.working_directory(given["cwd"], False, 0, "/process/cwd")
     process.settle(job, given)
     job.b.publish(None)
-    process.execute(job, given)
+    process.confine(job)
+    process.execute(job)
     return job.b.finish(_flags(job), job.registers, job.inherited, facts.key, options.build_id)
 
 

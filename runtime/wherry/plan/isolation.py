@@ -264,7 +264,7 @@ def _chown(job: "Job", directory: int) -> None:
         return
     for mount in job.config.get("mounts") or ():
         if mount.get("type") in ("cgroup", "cgroup2") and clean(mount["destination"]) == "/sys/fs/cgroup":
-            uid = host_id(job, "uidMappings", job.process["user"]["uid"])
+            uid = host_id(job, "uidMappings", job.process["user"].get("uid", 0))
             if "ro" not in mount.get("options", ()) and uid is not None and uid != job.facts.uid:
                 files = [name for name in job.facts.delegate if "/" not in name]
                 job.b.cgroup_chown(directory, files, uid, 0xFFFFFFFF, "/process/user/uid")

@@ -127,6 +127,23 @@ def clean(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+def _times(options: "list[str]") -> int:
+    """When a bind is to note accesses; -1: as its source. As with mount(2), whose remount keeps the source's ways unless one of four
+    options stands, so that `atime` alone changes nothing."""
+    named: "set[str]" = set()
+    for option in options:
+        if option in ("noatime", "relatime", "strictatime"):
+            named = {option} | named & {"nodiratime"}
+        elif option == "nodiratime":
+            named.add(option)
+        else:
+            named.discard({"atime": "noatime", "diratime": "nodiratime"}.get(option, option[2:] if option[:2] == "no" else ""))
+    if not named:
+        return -1
+    time = STRICTATIME if "strictatime" in named else NOATIME if "noatime" in named else 0
+    return time | (NODIRATIME if "nodiratime" in named else 0)
+
+
 class Choice:
     """The options of one mount, sorted."""
 
@@ -169,8 +186,13 @@ class Choice:
         """Of a bind: any option means that all flags become as the options say; none, that the source's flags stay."""
         if not self.set and not self.clear:
             return self.attributes(0, 0)
-        flags = RDONLY | NOSUID | NODEV | NOEXEC | NODIRATIME | (NOSYMFOLLOW if job.kernel >= (5, 14) else 0)
-        return self.attributes(self.set, self.clear | flags & ~self.set)
+        flags = RDONLY | NOSUID | NODEV | NOEXEC | (NOSYMFOLLOW if job.kernel >= (5, 14) else 0)
+        times = _times(self.words)
+        set_, clear = self.set & ~(ATIME | NODIRATIME), self.clear & ~(ATIME | NODIRATIME)
+        if times >= 0:
+            set_ |= times
+            clear |= (ATIME | NODIRATIME) & ~times | ATIME
+        return self.attributes(set_, clear | flags & ~set_)
 
 
 # ---- the rootfs
@@ -255,7 +277,7 @@ def _bind(job: "Job", mount: "dict[str, Any]", destination: str, choice: Choice,
 
         add(job, mount, choice.words, place)
     job.b.mount_bind(destination, job.tree, choice.exact(job), flags, place)
-    named = choice.clear & ~ATIME & ~choice.recursive_set
+    named = choice.clear & ~(ATIME | NODIRATIME) & ~choice.recursive_set
     if job.in_user and named:  # the retry of KEEP_LOCKED gives these up; what was asked for by name must hold, or fail
         job.b.mount_attributes(destination, (0, named, *NO_ATTRIBUTES[2:]), place)
 

@@ -67,9 +67,12 @@ def settle(job: "Job", process: "Process") -> None:
         job.last_filter = filtered
 
 
-def execute(job: "Job", process: "Process") -> None:
-    if job.last_filter is not None:  # as late as can be: it has to allow nothing but execve
+def confine(job: "Job") -> None:
+    if job.last_filter is not None:  # as late as can be: it has to allow nothing but execve, and what hooks need
         load(job, job.last_filter)
+
+
+def execute(job: "Job") -> None:
     job.b.execute("/process/args")
 
 
@@ -96,16 +99,22 @@ def limits(job: "Job", process: "Process") -> None:
 # ---- what it executes
 
 
-def program(job: "Job", process: "Process") -> None:
-    """The environment: later entries win, as in runc. It is looked up now, so that a missing program fails the create."""
+def environment(job: "Job", process: "Process") -> "tuple[list[str], str, bool]":
+    """The variables, PATH, and whether C is to fill in HOME from the container's passwd file. Later entries win, as in runc."""
     environment: "dict[str, str]" = {}
     for entry in (*(process.get("env") or ()), *job.options.environment):
         name = entry.partition("=")[0]
         environment.pop(name, None)
         environment[name] = entry
-    flags = constants.WHERRY_PROGRAM_FILL_HOME if environment.get("HOME", "HOME=") == "HOME=" else 0
     path = environment["PATH"][5:] if "PATH" in environment else DEFAULT_PATH
-    job.b.program(process["args"], list(environment.values()), path, process["user"]["uid"], flags, "/process/args")
+    return list(environment.values()), path, environment.get("HOME", "HOME=") == "HOME="
+
+
+def program(job: "Job", process: "Process") -> None:
+    """It is looked up now, so that a missing program fails the create."""
+    variables, path, fill_home = environment(job, process)
+    flags = constants.WHERRY_PROGRAM_FILL_HOME if fill_home else 0
+    job.b.program(process["args"], variables, path, process["user"].get("uid", 0), flags, "/process/args")
 
 
 # ---- who it is and what it may do
@@ -125,7 +134,7 @@ def identity(job: "Job", process: "Process") -> None:
     if denied and groups:
         job.options.warnings.append("/process/user/additionalGids: not set: setgroups is denied in this user namespace")
         groups = []
-    job.b.identity(user["uid"], user["gid"], groups, denied, "/process/user")
+    job.b.identity(user.get("uid", 0), user.get("gid", 0), groups, denied, "/process/user")
 
 
 def capability_sets(job: "Job", process: "Process") -> "dict[str, int]":

@@ -63,8 +63,7 @@ def node_mask(text: str) -> int:
     for part in text.replace("\n", ",").split(","):
         if part.strip():
             first, _, last = part.partition("-")
-            for number in range(int(first), int(last or first) + 1):
-                mask |= 1 << number
+            mask |= (2 << int(last or first)) - (1 << int(first))
     return mask
 
 

@@ -121,11 +121,16 @@ def test_version_as_engines_read_it(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_list_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    root = str(tmp_path / "none")
+    root = str(tmp_path)
     assert main(["--root", root, "list"]) == 0
     assert capfd.readouterr().out == "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n"
     assert main(["--root", root, "list", "--format", "json"]) == 0
     assert capfd.readouterr().out == "null\n"
+
+
+def test_list_of_a_root_that_is_named_and_missing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path / "none"), "list"]) == 1
+    assert "none: no such directory" in capfd.readouterr().err
 
 
 def test_table_lines_up_as_runc_does() -> None:

@@ -81,6 +81,8 @@ def test_programs_in_the_words_that_engines_turn_into_126_and_127(name: str, err
     worded = at(name, error, "EXECVE" if name == "EXECUTE" else "LOOKUP")
     assert isinstance(worded, LaunchError)
     assert worded.pointer == "/process/args/0"
+    if (name, error) == ("EXECUTE", errno.ENOENT):  # what was found when it was looked up names an interpreter that is missing
+        texts = ["exec sh: no such file or directory"]
     for text in texts:
         assert text in str(worded)
 
@@ -89,7 +91,7 @@ def test_programs_in_the_words_that_engines_turn_into_126_and_127(name: str, err
     ("error", "value", "code", "text"),
     [
         (constants.WHERRY_HOOK_FAILED, 3 << 8, "WHERRY-HOOK-FAILED", "exit status 3"),
-        (constants.WHERRY_HOOK_FAILED, 9, "WHERRY-HOOK-FAILED", "killed by signal 9"),
+        (constants.WHERRY_HOOK_FAILED, 9, "WHERRY-HOOK-FAILED", "killed by signal 9: killed"),
         (constants.WHERRY_HOOK_TIMEOUT, 0, "WHERRY-HOOK-TIMEOUT", "it did not end within 5 s"),
         (errno.ENOENT, 0, "WHERRY-HOOK-FAILED", "no such file or directory"),
     ],

@@ -62,6 +62,7 @@ def shaped(want: Any, place: str = "") -> dict[str, Any]:
 # What a rule wants, and so the schema, although the shape alone does not.
 RULED = {
     "/process": ("object", ("args", "cwd", "user")),
+    "/process/user": ("object", ("gid", "uid")),
     "/linux/resources/blockIO/weight": (0, 1000),
     "/linux/resources/blockIO/leafWeight": (0, 1000),
     "/linux/resources/blockIO/weightDevice/*/weight": (0, 1000),

@@ -153,7 +153,9 @@ def test_flags_change_the_containers_process() -> None:
         "inheritable": ["CAP_KILL"],
         "permitted": ["CAP_KILL", "CAP_CHOWN"],
         "effective": ["CAP_CHOWN"],
+        "ambient": [],
     }
+    assert process(BASE, capabilities=["CAP_CHOWN", "CAP_KILL"])["capabilities"]["ambient"] == ["CAP_KILL"]  # inheritable already
     assert BASE["capabilities"]["permitted"] == ["CAP_KILL"]  # type: ignore[index]
 
 
@@ -184,5 +186,5 @@ def test_a_cgroup_of_some_controllers() -> None:
     cpu, pids = (Cgroup(f"/sys/fs/cgroup/{name}/one", len(f"/sys/fs/cgroup/{name}"), False) for name in ("cpu,cpuacct", "pids"))
     _move_below([cpu, pids], "cpuacct:/a//b/.")
     assert (cpu.path, pids.path) == ("/sys/fs/cgroup/cpu,cpuacct/one/a/b", "/sys/fs/cgroup/pids/one")
-    with pytest.raises(UsageError, match="no such cgroup"):
+    with pytest.raises(UsageError, match="unknown controller memory"):
         _move_below([cpu, pids], "memory:a")
