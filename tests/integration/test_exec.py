@@ -273,23 +273,6 @@ def test_one_more_capability(container: Container) -> None:
     assert int(after["CapInh"], 16) == int(after["CapAmb"], 16) == 0
 
 
-@pytest.mark.ours  # from runc 1.2 on
-def test_a_capability_that_is_inheritable_is_passed_on(runtime: Runtime, bundle: Bundle) -> None:
-    sets = bundle.process["capabilities"]
-    sets["bounding"], sets["inheritable"] = [*sets["bounding"], "CAP_SYS_NICE"], ["CAP_SYS_NICE"]
-    seen = status(runtime.start_new(bundle), "--user", "1000", "--cap", "CAP_SYS_NICE")
-    assert int(seen["CapAmb"], 16) == int(seen["CapEff"], 16) == 1 << 23
-
-
-def test_missing_interpreter(container: Container) -> None:
-    script = container.bundle.rootfs / "script"
-    script.write_text("#!/no/such/interpreter\n")
-    script.chmod(0o755)
-    failed = container.runtime("exec", container.id, "/script", check=False)
-    assert failed.code == 255 or container.runtime.name != "wherry"
-    assert "exec /script: no such file or directory" in failed.err
-
-
 def test_capabilities_of_another_user(container: Container) -> None:
     seen = status(container, "--user", "1000", "--cap", "CAP_SYS_NICE")
     assert int(seen["CapEff"], 16) == 0 and int(seen["CapInh"], 16) == 0
@@ -542,3 +525,22 @@ def test_a_container_that_hands_controllers_down(container: Container, place: Pa
     (inner / "cgroup.procs").write_text(str(container.pid))
     (own / "cgroup.subtree_control").write_text("+pids")
     assert memberships(detached(container, place, "--", "sleep", "1000"))[""].endswith("/init.scope")
+
+
+@pytest.mark.requires("root")
+@pytest.mark.ours  # from runc 1.2 on
+def test_a_capability_that_is_inheritable_is_passed_on(runtime: Runtime, bundle: Bundle) -> None:
+    sets = bundle.process["capabilities"]
+    sets["bounding"], sets["inheritable"] = [*sets["bounding"], "CAP_SYS_NICE"], ["CAP_SYS_NICE"]
+    seen = status(runtime.start_new(bundle), "--user", "1000", "--cap", "CAP_SYS_NICE")
+    assert int(seen["CapAmb"], 16) == int(seen["CapEff"], 16) == 1 << 23
+
+
+@pytest.mark.requires("root")
+def test_missing_interpreter(container: Container) -> None:
+    script = container.bundle.rootfs / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    failed = container.runtime("exec", container.id, "/script", check=False)
+    assert failed.code == 255 or container.runtime.name != "wherry"
+    assert "exec /script: no such file or directory" in failed.err
