@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from .census import cgroups_with
+
 Config = dict[str, Any]
 
 APPLETS = """sh ash cat ls echo sleep true false id env printenv pwd mount umount grep head tail wc test [ stat touch rm mkdir rmdir cp mv
@@ -75,7 +77,8 @@ def make_rootfs(place: Path, probe: Path | None) -> Path:
         link_copy(probe, store / "probe", place / "probe")
     (place / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\n")
     (place / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
-    os.chown(place / "home/user", 1000, 1000)
+    if os.geteuid() == 0:
+        os.chown(place / "home/user", 1000, 1000)
     return place
 
 
@@ -142,6 +145,21 @@ class Bundle:
                 if name not in ("busybox", "probe"):  # hard links to what all bundles share
                     os.chown(os.path.join(top, name), owner, owner, follow_symlinks=False)
         return self
+
+    def cgroups(self) -> list[str]:
+        """The directories of its cgroup, on the host; an ordinary user's container has none of its own."""
+        path = self.linux.get("cgroupsPath")
+        return cgroups_with(path.strip("/")) if path else []
+
+    def by_an_ordinary_user(self) -> None:
+        """As a container without root is: one id, in a user namespace; no cgroup."""
+        self.namespace("user")
+        self.linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+        self.linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+        del self.linux["cgroupsPath"]
+        for mount in self.config["mounts"]:
+            if "gid=5" in mount.get("options", []):
+                mount["options"].remove("gid=5")  # that id it has not got
 
     @property
     def linux(self) -> Config:

@@ -16,7 +16,18 @@ SECCOMP_PROFILE = Path("/usr/share/containers/seccomp.json")
 
 
 def root() -> str | None:
-    return None if os.geteuid() == 0 else "not root"
+    return "not root" if os.geteuid() else containers()
+
+
+@cache
+def containers() -> str | None:
+    """Root with what makes it root here, or an ordinary user who may make user namespaces."""
+    user = ["--user", "--map-root-user"] if os.geteuid() else []
+    done = subprocess.run(["unshare", *user, "--mount", "--pid", "--fork", "mount", "-t", "proc", "proc", "/proc"], capture_output=True, text=True)
+    if done.returncode:
+        return f"namespaces and mounts are refused here ({done.stderr.strip()})"
+    fixed = [] if user else [str(mount) for mount in cgroup_mounts() if not os.access(mount, os.W_OK)]
+    return f"cgroups cannot be written here ({fixed[0]})" if fixed else None
 
 
 @cache
@@ -121,6 +132,7 @@ def probe() -> str | None:
 
 CHECKS: dict[str, Callable[[], str | None]] = {
     "root": root,
+    "containers": containers,
     "cgroup-v1": lambda: None if cgroup_mode() == "v1" else f"cgroup {cgroup_mode()}, not v1",
     "cgroup-v2": lambda: None if cgroup_mode() == "v2" else f"cgroup {cgroup_mode()}, not v2",
     "hard-rlimits": raise_hard_limit,

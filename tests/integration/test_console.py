@@ -14,7 +14,7 @@ from harness.bundle import Bundle
 from harness.console import Receiver, read_until
 from harness.runtime import Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_dev_console_is_the_terminal(runtime: Runtime, bundle: Bundle, receiver:
     os.close(master)
 
 
+@pytest.mark.requires("root")
 def test_terminal_belongs_to_the_user(runtime: Runtime, bundle: Bundle, receiver: Receiver) -> None:
     bundle.process.update({"terminal": True, "user": {"uid": 1000, "gid": 1000}})
     container = runtime.create(bundle.shell("stat -c 'owner=%u' /dev/pts/0"), "--console-socket", receiver.path)
@@ -81,7 +82,7 @@ def test_terminal_belongs_to_the_user(runtime: Runtime, bundle: Bundle, receiver
     container.wait()
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_terminal_in_a_user_namespace(runtime: Runtime, bundle: Bundle, receiver: Receiver) -> None:
     bundle.user_namespace().process["terminal"] = True
     container = runtime.create(bundle.args("tty"), "--console-socket", receiver.path)

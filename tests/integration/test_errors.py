@@ -13,7 +13,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Container, Runtime
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 def refused(runtime: Runtime, bundle: Bundle, *texts: str) -> Container:

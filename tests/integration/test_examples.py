@@ -16,7 +16,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "docs/examples").glob("*.py"))
 FOR_USERS = ("hello", "many", "stream", "untrusted")
 USER = 12345
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 def promised(example: Path) -> str:
@@ -38,6 +38,7 @@ def test_there_are_examples() -> None:
     assert all(promised(example).strip() for example in EXAMPLES)
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example: Path, bundle: Bundle, place: Path) -> None:
     assert output(example, bundle, place / "root") == promised(example)
@@ -47,6 +48,10 @@ def test_example(example: Path, bundle: Bundle, place: Path) -> None:
 @pytest.mark.requires("userns")
 @pytest.mark.parametrize("name", FOR_USERS)
 def test_as_an_ordinary_user(name: str, bundle: Bundle, place: Path) -> None:
+    source = next(path for path in EXAMPLES if path.stem == name)
+    if os.geteuid():  # we are one
+        assert output(source, bundle, place / "root") == promised(source)
+        return
     argv = ["/usr/bin/env", sys.executable, "-c", "import wherry.kernel.native"]
     if subprocess.run(argv, user=USER, group=USER, extra_groups=[], cwd="/", capture_output=True).returncode:
         pytest.skip("requires an interpreter that an ordinary user may run")
@@ -54,7 +59,6 @@ def test_as_an_ordinary_user(name: str, bundle: Bundle, place: Path) -> None:
     root.mkdir()
     os.chown(root, USER, USER)
     example = place / f"{name}.py"  # where an ordinary user may read it
-    source = next(path for path in EXAMPLES if path.stem == name)
     example.write_text(source.read_text())
     assert output(example, bundle, root, user=USER, group=USER, extra_groups=[]) == promised(source)
     assert state_with([root]) == []

@@ -22,7 +22,7 @@ from harness.console import Receiver, read_until
 from harness.requirements import cgroup_mode
 from harness.runtime import Container, Runtime, reap, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 PROCESS: dict[str, Any] = {
     "args": ["sh", "-c", "echo from a file"],
@@ -103,6 +103,7 @@ def test_it_is_in_the_tree_of_the_container(container: Container) -> None:
     assert shell(container, "hostname; cat /proc/1/comm; pwd") == "wherry\nsleep\n/"
 
 
+@pytest.mark.requires("root")
 @pytest.mark.v2
 def test_a_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle.user_namespace())
@@ -111,12 +112,14 @@ def test_a_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     assert status(container, "--user", "5:6")["Gid"].split() == ["6"] * 4
 
 
+@pytest.mark.requires("root")
 def test_in_a_created_container(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.create(bundle)
     assert shell(container, "echo early") == "early"
     assert container.status == "created"
 
 
+@pytest.mark.requires("root")
 def test_namespaces_that_the_container_joined(runtime: Runtime, bundle: Bundle, container: Container) -> None:
     second = Bundle(bundle.path.parent / "second", json.loads(json.dumps(bundle.config)), None)
     second.linux["cgroupsPath"] += "-second"
@@ -159,6 +162,7 @@ def freezer_of(container: Container) -> Path:
     return Path("/sys/fs/cgroup/freezer" + path) / "freezer.state"
 
 
+@pytest.mark.requires("root")
 @pytest.mark.v2
 def test_refused_on_a_paused_container(paused: Container) -> None:
     result = exec_(paused, "--", "true", check=False)
@@ -166,6 +170,7 @@ def test_refused_on_a_paused_container(paused: Container) -> None:
     assert "cannot exec in a paused container (use --ignore-paused to override)" in result.err
 
 
+@pytest.mark.requires("root")
 @pytest.mark.v2
 def test_ignore_paused_waits_for_the_end_of_the_pause(paused: Container) -> None:
     freezer = freezer_of(paused)
@@ -239,10 +244,12 @@ def test_working_directory_and_environment(container: Container) -> None:
     assert text.split() == ["/tmp", "12", "xterm", "/root"]
 
 
+@pytest.mark.requires("root")
 def test_home_is_the_users(container: Container) -> None:
     assert shell(container, "echo $HOME", "--user", "1000") == "/home/user"
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize(("given", "uid", "gid"), [("1000", "1000", "0"), ("1", "1", "0"), ("1:7", "1", "7"), ("0:7", "0", "7")])
 def test_user(container: Container, given: str, uid: str, gid: str) -> None:
     seen = status(container, "-u", given)
@@ -255,6 +262,7 @@ def test_a_user_that_is_no_number(container: Container, given: str) -> None:
     assert result.code == 255 and result.out == ""
 
 
+@pytest.mark.requires("root")
 def test_additional_groups(container: Container) -> None:
     assert sorted(map(int, status(container, "-g", "10", "-g", "20")["Groups"].split())) == [10, 20]
 
@@ -273,6 +281,7 @@ def test_one_more_capability(container: Container) -> None:
     assert int(after["CapInh"], 16) == int(after["CapAmb"], 16) == 0
 
 
+@pytest.mark.requires("root")
 def test_capabilities_of_another_user(container: Container) -> None:
     seen = status(container, "--user", "1000", "--cap", "CAP_SYS_NICE")
     assert int(seen["CapEff"], 16) == 0 and int(seen["CapInh"], 16) == 0
@@ -315,6 +324,7 @@ def test_process_file(container: Container, place: Path) -> None:
     assert result.out == "from a file\n"
 
 
+@pytest.mark.requires("root")
 def test_process_file_says_all(container: Container, place: Path) -> None:
     file = process_file(place, args=["sh", "-c", "pwd; env; id -u; id -g"], user={"uid": 7, "gid": 8, "additionalGids": [9]})
     lines = exec_(container, "-p", file, "--").out.split()
@@ -490,6 +500,7 @@ def test_input(container: Container) -> None:
 # ---- cgroups
 
 
+@pytest.mark.requires("root")
 @pytest.mark.v2
 def test_a_cgroup_below(container: Container, place: Path) -> None:
     names = list(memberships(container.pid))

@@ -12,7 +12,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 KINDS = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
 STATUS = {"prestart": "creating", "createRuntime": "creating", "createContainer": "creating", "startContainer": "created", "poststart": "running", "poststop": "stopped"}
@@ -70,6 +70,7 @@ def test_order_and_state_of_all_hooks(runtime: Runtime, bundle: Bundle, log: Log
             assert state["pid"] == 1 or runtime.name != "wherry", kind
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize("kind", KINDS)
 def test_namespace_of_a_hook(runtime: Runtime, bundle: Bundle, log: Log, kind: str) -> None:
     bundle.config["hooks"] = {kind: [log.hook(kind, f"readlink /proc/self/ns/uts > {log.path}/ns")]}
@@ -222,6 +223,7 @@ def test_missing_hook_program(runtime: Runtime, bundle: Bundle) -> None:
     assert not container.exists()
 
 
+@pytest.mark.requires("root")
 def test_limits_are_set_before_hooks(runtime: Runtime, bundle: Bundle, log: Log) -> None:
     """Hooks may adjust the limits: they find the container in its cgroup."""
     script = f"pid=$(sed -n 's/.*\"pid\": *\\([0-9]*\\).*/\\1/p' {log.path}/one.json); cat /proc/$pid/cgroup > {log.path}/seen"

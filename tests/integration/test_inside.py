@@ -10,7 +10,7 @@ from harness.bundle import Bundle
 from harness.requirements import missing
 from harness.runtime import Runtime
 
-pytestmark = pytest.mark.requires("root", "probe")
+pytestmark = pytest.mark.requires("containers", "probe")
 
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
@@ -51,6 +51,7 @@ def test_nothing_privileged_remains(runtime: Runtime, bundle: Bundle) -> None:
     assert seen["privileges"]["keepcaps"] == 0
 
 
+@pytest.mark.requires("root")
 def test_ordinary_user(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [7, 8]}
     seen = report(runtime, bundle, "user", "capabilities", "environ")
@@ -61,6 +62,7 @@ def test_ordinary_user(runtime: Runtime, bundle: Bundle) -> None:
     assert "HOME=/home/user" in seen["environ"]
 
 
+@pytest.mark.requires("root")
 def test_namespaces_are_new_and_others_are_the_hosts(runtime: Runtime, bundle: Bundle) -> None:
     seen = report(runtime, bundle.without_namespace("cgroup"), "namespaces")["namespaces"]
     for name in ("pid", "net", "ipc", "uts", "mnt"):
@@ -101,7 +103,7 @@ def test_session_keyring_is_a_new_one(runtime: Runtime, bundle: Bundle) -> None:
     assert "_ses." in report(runtime, bundle, "keyring")["keyring"]["description"] or runtime.tag in report(runtime, bundle, "keyring")["keyring"]["description"]
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 @pytest.mark.v2
 def test_everything_at_once(runtime: Runtime, bundle: Bundle) -> None:
     """One configuration that asks for much: nothing of it gets in the way of anything else."""

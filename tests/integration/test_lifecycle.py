@@ -3,6 +3,7 @@
 
 import json
 import os
+import pwd
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 @pytest.mark.v2
@@ -215,7 +216,7 @@ def test_list_as_json_and_table(runtime: Runtime, bundle: Bundle) -> None:
     (entry,) = runtime("list", "--format", "json").json()
     assert entry["id"] == container.id
     assert entry["status"] == "created"
-    assert entry["owner"] == "root"
+    assert entry["owner"] == pwd.getpwuid(os.geteuid()).pw_name
     header, row = runtime("list").out.splitlines()
     assert header.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     assert row.split()[0] == container.id

@@ -9,7 +9,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Container, Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 def at_once(count: int, action: Callable[[int], None]) -> None:

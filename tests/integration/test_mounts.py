@@ -11,7 +11,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 def mount_line(text: str, destination: str) -> list[str]:
@@ -74,7 +74,7 @@ def test_bind_is_said_by_the_options_not_by_the_type(runtime: Runtime, bundle: B
     assert runtime.output(bundle, "cat /data/file") == "from outside"
 
 
-@pytest.mark.parametrize("option", ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime"])
+@pytest.mark.parametrize("option", ["ro", "nosuid", "nodev", "noexec", *(pytest.param(flag, marks=pytest.mark.requires("root")) for flag in ("noatime", "nodiratime"))])
 def test_flag_on_a_bind(runtime: Runtime, bundle: Bundle, source: Path, option: str) -> None:
     flags, _ = mounted(runtime, bundle.mount("/data", source, "bind", ["rbind", option]), "/data")
     assert option in flags
@@ -117,6 +117,7 @@ def test_flag_on_a_tmpfs(runtime: Runtime, bundle: Bundle, option: str) -> None:
     assert option in flags
 
 
+@pytest.mark.requires("root")
 def test_tmpfs_data(runtime: Runtime, bundle: Bundle) -> None:
     bundle.mount("/fresh", "tmpfs", "tmpfs", ["size=64k", "mode=700", "uid=7"])
     assert runtime.output(bundle, "stat -c '%a %u' /fresh; df -k /fresh | tail -n 1").split()[:4] == ["700", "7", "tmpfs", "64"]
@@ -279,7 +280,7 @@ def test_relative_destination_is_below_the_root(runtime: Runtime, bundle: Bundle
     assert runtime.output(bundle, "cat /data/file") == "from outside"
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 @pytest.mark.v2
 def test_bind_from_a_private_directory_into_a_user_namespace(runtime: Runtime, bundle: Bundle, source: Path) -> None:
     private = source / "private"
@@ -291,7 +292,7 @@ def test_bind_from_a_private_directory_into_a_user_namespace(runtime: Runtime, b
     assert runtime.output(bundle, "cat /data/file") == "reached"
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 @pytest.mark.parametrize("flag", ["rw", "suid"])
 def test_flags_of_host_mounts_stay_locked_in_a_user_namespace(runtime: Runtime, bundle: Bundle, host_mount: Path, flag: str) -> None:
     """What the host's mount forbids, root of the container cannot allow."""
@@ -314,7 +315,7 @@ def mappable(source: Path) -> Iterator[Path]:
     subprocess.run(["umount", source], check=True)
 
 
-@pytest.mark.requires("userns", "kernel:5.12")
+@pytest.mark.requires("root", "userns", "kernel:5.12")
 @pytest.mark.ours
 def test_idmapped_bind(runtime: Runtime, bundle: Bundle, mappable: Path) -> None:
     source = mappable

@@ -12,7 +12,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 NAMES = {"pid": "pid", "network": "net", "ipc": "ipc", "uts": "uts", "mount": "mnt", "cgroup": "cgroup", "user": "user", "time": "time"}
 
@@ -32,6 +32,7 @@ def sleeper() -> Iterator[int]:
         process.stdin.close()
 
 
+@pytest.mark.requires("root")
 @pytest.mark.v2
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "uts", "mount", "cgroup"])
 def test_new_namespace(runtime: Runtime, bundle: Bundle, kind: str) -> None:
@@ -39,12 +40,14 @@ def test_new_namespace(runtime: Runtime, bundle: Bundle, kind: str) -> None:
     assert namespace_of(container.pid, kind) != namespace_of("self", kind)
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize("kind", ["pid", "network", "ipc", "cgroup"])
 def test_inherited_namespace(runtime: Runtime, bundle: Bundle, kind: str) -> None:
     container = runtime.create(bundle.without_namespace(kind))
     assert namespace_of(container.pid, kind) == namespace_of("self", kind)
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize("kind", ["network", "ipc", "uts", "cgroup"])
 def test_joined_namespace(runtime: Runtime, bundle: Bundle, sleeper: int, kind: str) -> None:
     if kind == "uts":
@@ -53,6 +56,7 @@ def test_joined_namespace(runtime: Runtime, bundle: Bundle, sleeper: int, kind: 
     assert namespace_of(container.pid, kind) == namespace_of(sleeper, kind)
 
 
+@pytest.mark.requires("root")
 def test_joined_pid_namespace_of_another_container(runtime: Runtime, make_bundle) -> None:
     first = runtime.start_new(make_bundle())
     second = make_bundle().namespace("pid", f"/proc/{first.known_pid}/ns/pid")
@@ -114,7 +118,7 @@ def test_hostname_without_uts_namespace_is_refused(runtime: Runtime, bundle: Bun
 # ---- user namespaces ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 @pytest.mark.v2
 def test_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     out = runtime.output(bundle.user_namespace(), "id -u; cat /proc/self/uid_map /proc/self/setgroups; touch /made; stat -c %u /made")
@@ -126,7 +130,7 @@ def test_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     assert (bundle.rootfs / "made").stat().st_uid == 100000
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_user_namespace_has_its_capabilities(runtime: Runtime, bundle: Bundle) -> None:
     bundle.user_namespace()
     bundle.process["capabilities"] = {kind: ["CAP_SYS_ADMIN", "CAP_CHOWN"] for kind in ("bounding", "effective", "permitted")}
@@ -135,7 +139,7 @@ def test_user_namespace_has_its_capabilities(runtime: Runtime, bundle: Bundle) -
     assert "mounted" in out
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_user_namespace_with_unprivileged_user(runtime: Runtime, bundle: Bundle) -> None:
     bundle.user_namespace()
     bundle.process["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [5, 7]}
@@ -145,14 +149,14 @@ def test_user_namespace_with_unprivileged_user(runtime: Runtime, bundle: Bundle)
     assert "Groups:\t100005 100007" in status
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_user_namespace_owns_the_other_namespaces(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["capabilities"] = {kind: ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"] for kind in ("bounding", "effective", "permitted")}
     out = runtime.output(bundle.user_namespace(), "hostname other && hostname; ip link set lo down && echo net")
     assert out.splitlines() == ["other", "net"]
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_joined_user_namespace(runtime: Runtime, make_bundle) -> None:
     first = runtime.start_new(make_bundle().user_namespace())
     second = make_bundle().user_namespace()
@@ -163,7 +167,7 @@ def test_joined_user_namespace(runtime: Runtime, make_bundle) -> None:
     assert Path(f"/proc/{joined.known_pid}/uid_map").read_text().split() == ["0", "100000", "65536"]
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_pod_with_user_namespace(runtime: Runtime, make_bundle) -> None:
     """A second container joins user, network, ipc and uts of a first, as the containers of a pod do."""
     first = runtime.start_new(make_bundle().user_namespace())
@@ -177,6 +181,7 @@ def test_pod_with_user_namespace(runtime: Runtime, make_bundle) -> None:
     assert namespace_of(joined.known_pid, "mount") != namespace_of(first.known_pid, "mount")
 
 
+@pytest.mark.requires("root")
 @pytest.mark.parametrize("defect", ["no mapping", "mapping without namespace"])
 def test_user_namespace_and_mappings_go_together(runtime: Runtime, bundle: Bundle, defect: str) -> None:
     bundle.user_namespace()
@@ -214,6 +219,7 @@ def test_time_offsets_without_time_namespace_are_refused(runtime: Runtime, bundl
     assert "timeOffsets" in container.stderr
 
 
+@pytest.mark.requires("root")
 @pytest.mark.v2
 def test_shared_pid_namespace_of_the_host_is_cleaned_up(runtime: Runtime, bundle: Bundle) -> None:
     """Without a pid namespace of its own, what the program started ends with delete --force all the same."""

@@ -10,7 +10,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Result, Runtime
 
-pytestmark = [pytest.mark.requires("root"), pytest.mark.ours, pytest.mark.one_way]
+pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours, pytest.mark.one_way]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ CONFIGS: dict[str, Callable[[Bundle], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.requires("root")) if kind == "userns" else kind for kind in CONFIGS])
 def test_a_whole_life(both: tuple[Runtime, Runtime], bundle: Bundle, kind: str) -> None:
     CONFIGS[kind](bundle)
     lives = [life(runtime, bundle) for runtime in both for _ in range(2)]  # the second one comes from the plan cache

@@ -11,7 +11,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 CAPS = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_NET_BIND_SERVICE": 10, "CAP_SYS_ADMIN": 21, "CAP_AUDIT_WRITE": 29}
 
@@ -25,6 +25,7 @@ def mask(*names: str) -> int:
     return sum(1 << CAPS[name] for name in names)
 
 
+@pytest.mark.requires("root")
 def test_user_and_groups(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [10, 20, 1001]}
     seen = status(runtime, bundle)
@@ -33,6 +34,7 @@ def test_user_and_groups(runtime: Runtime, bundle: Bundle) -> None:
     assert sorted(map(int, seen["Groups"].split())) == [10, 20, 1001]
 
 
+@pytest.mark.requires("root")
 def test_no_groups_of_the_caller(runtime: Runtime, bundle: Bundle) -> None:
     assert status(runtime, bundle)["Groups"].split() == []
 
@@ -51,6 +53,7 @@ def test_capability_sets(runtime: Runtime, bundle: Bundle) -> None:
     assert int(seen["CapInh"], 16) == mask("CAP_KILL")
 
 
+@pytest.mark.requires("root")
 def test_ambient_capabilities_of_an_ordinary_user(runtime: Runtime, bundle: Bundle) -> None:
     names = ["CAP_NET_BIND_SERVICE", "CAP_KILL"]
     bundle.process["capabilities"] = {kind: names for kind in ("bounding", "permitted", "effective", "inheritable", "ambient")}
@@ -60,6 +63,7 @@ def test_ambient_capabilities_of_an_ordinary_user(runtime: Runtime, bundle: Bund
         assert int(seen[row], 16) == mask(*names), row
 
 
+@pytest.mark.requires("root")
 def test_ordinary_user_without_ambient_has_no_capabilities(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     seen = status(runtime, bundle)
@@ -98,6 +102,7 @@ def test_rlimits(runtime: Runtime, bundle: Bundle) -> None:
     assert rows["Max file size"] == ["100000", "200000"]
 
 
+@pytest.mark.requires("root")
 def test_tiny_rlimits_do_not_break_the_creation(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["rlimits"] = [
         {"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3},
@@ -141,12 +146,13 @@ def test_environment_is_exactly_the_given_one(runtime: Runtime, bundle: Bundle) 
     assert sorted(line for line in text.splitlines() if not line.startswith(("PWD=", "SHLVL=", "_="))) == sorted(bundle.process["env"])
 
 
+@pytest.mark.requires("root")
 def test_home_comes_from_the_containers_passwd(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["user"] = {"uid": 1000, "gid": 1000}
     assert runtime.output(bundle, "echo $HOME") == "/home/user"
 
 
-@pytest.mark.parametrize("uid", [0, 4242])
+@pytest.mark.parametrize("uid", [0, pytest.param(4242, marks=pytest.mark.requires("root"))])
 def test_home_of_root_and_of_an_unknown_user(runtime: Runtime, bundle: Bundle, uid: int) -> None:
     bundle.process["user"] = {"uid": uid, "gid": 0}
     assert runtime.output(bundle, "echo $HOME") == {0: "/root", 4242: "/"}[uid]
@@ -162,6 +168,7 @@ def test_missing_working_directory_is_made(runtime: Runtime, bundle: Bundle) -> 
     assert runtime.output(bundle, "pwd; stat -c %a .").split() == ["/srv/new/place", "755"]
 
 
+@pytest.mark.requires("root")
 def test_private_working_directory_of_another_user(runtime: Runtime, bundle: Bundle) -> None:
     (bundle.rootfs / "home/user").chmod(0o700)
     bundle.process.update({"cwd": "/home/user", "user": {"uid": 1000, "gid": 1000}})
@@ -195,6 +202,7 @@ def test_oom_score_adj(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.output(bundle, "cat /proc/self/oom_score_adj") == "321"
 
 
+@pytest.mark.requires("root")
 def test_oom_score_adj_in_a_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     bundle.user_namespace().process["oomScoreAdj"] = 654
     assert runtime.output(bundle, "cat /proc/self/oom_score_adj") == "654"

@@ -6,7 +6,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 
-pytestmark = [pytest.mark.requires("root"), pytest.mark.ours]
+pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours]
 
 
 @pytest.mark.parametrize(

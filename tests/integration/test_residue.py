@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.bundle import Bundle
-from harness.census import cgroups_with
 from harness.runtime import Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 def break_cgroup(bundle: Bundle) -> None:
@@ -71,10 +70,10 @@ def test_failed_create_leaves_nothing(runtime: Runtime, bundle: Bundle, stage: C
             container.delete("--force")
         elif runtime.name == "wherry":
             assert not container.exists()
-            assert cgroups_with(bundle.linux["cgroupsPath"].strip("/")) == []
+            assert bundle.cgroups() == []
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 @pytest.mark.parametrize("stage", [break_mount, break_hook, break_sysctl], ids=lambda stage: stage.__name__)
 def test_failed_create_with_a_user_namespace_leaves_nothing(runtime: Runtime, bundle: Bundle, stage: Callable[[Bundle], None]) -> None:
     stage(bundle.user_namespace())

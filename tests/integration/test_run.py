@@ -12,7 +12,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime, wait_until
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 
 @pytest.mark.v2
@@ -21,6 +21,7 @@ def test_exit_code(runtime: Runtime, bundle: Bundle, code: int) -> None:
     assert runtime.run(bundle.shell(f"exit {code}"), check=False).code == code
 
 
+@pytest.mark.requires("root")
 def test_exit_code_of_a_signal(runtime: Runtime, bundle: Bundle) -> None:
     bundle.without_namespace("pid")  # PID 1 of a namespace cannot kill itself
     assert runtime.run(bundle.shell("kill -KILL $$"), check=False).code == 137

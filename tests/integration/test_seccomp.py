@@ -14,7 +14,7 @@ from harness.bundle import Bundle
 from harness.requirements import SECCOMP_PROFILE
 from harness.runtime import Runtime
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = pytest.mark.requires("containers")
 
 MACHINE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}.get(platform.machine(), "")
 

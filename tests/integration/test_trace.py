@@ -12,7 +12,7 @@ import pytest
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 
-pytestmark = [pytest.mark.requires("root"), pytest.mark.ours]
+pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours]
 
 Event = dict[str, Any]
 
@@ -107,7 +107,7 @@ def test_detached_run(runtime: Runtime, bundle: Bundle, file: Path) -> None:
     assert trace.step("wait for start")["dur"] > 0
 
 
-@pytest.mark.requires("userns")
+@pytest.mark.requires("root", "userns")
 def test_steps_that_the_launcher_does_for_init(runtime: Runtime, bundle: Bundle, file: Path) -> None:
     runtime.create(bundle.user_namespace(), "--trace", file)
     trace = Trace(file)
@@ -209,6 +209,7 @@ def test_the_program_sees_nothing_of_it(runtime: Runtime, bundle: Bundle, place:
     Trace(file).check()
 
 
+@pytest.mark.requires("root")
 def test_a_created_container_holds_no_descriptor_of_it(runtime: Runtime, bundle: Bundle, file: Path) -> None:
     container = runtime.create(bundle, "--trace", file)
     held = [os.readlink(entry) for entry in Path(f"/proc/{container.pid}/fd").iterdir()]

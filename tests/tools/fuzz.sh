@@ -5,7 +5,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-60} build=build/fuzz status=0
-shift 
+shift
 names=("$@")
 
 if ! command -v clang >/dev/null; then

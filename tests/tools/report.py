@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts for CI: one JSON file a suite in build/reports, {test: passed|failed|skipped|flaky}.
+"""Counts for CI: one JSON file a suite in build/reports, {test: passed|failed|flaky|skipped|skipped: REASON}.
 
 report.py failed FILE             prints what failed in a suite's file
 report.py flaky FILE TEST         a failed test has passed when run alone
@@ -54,7 +54,9 @@ def ctest(file: str, junit: str) -> None:
         if not counts or died:
             report[name] = {"run": "passed", "notrun": "skipped"}.get(case.get("status") or "", "failed")
         for passed, bad, skipped in counts[-1:]:
-            for how, count in (("passed", passed), ("failed", bad), ("skipped", skipped or 0)):
+            reasons = re.findall(r"^skipped (\w+): (.*)$", output, re.M)
+            report.update({f"{name}::{test}": f"skipped: {reason}" for test, reason in reasons})
+            for how, count in (("passed", passed), ("failed", bad), ("skipped", int(skipped or 0) - len(reasons))):
                 report.update({f"{name}::{how}-{number + 1}": how for number in range(int(count))})
     save(file, report)
 
@@ -65,7 +67,7 @@ def total(directory: str, must_run: str) -> int:
     wrong = False
     for path in sorted(Path(directory).glob("*.json")):
         report = load(str(path))
-        counted = Counter(report.values())
+        counted = Counter(how.partition(":")[0] for how in report.values())
         counts += counted
         print(f"  {path.stem:14} " + ", ".join(f"{counted[how]} {how}" for how in ("passed", "flaky", "failed", "skipped") if counted[how]))
         for test, how in report.items():
@@ -73,6 +75,8 @@ def total(directory: str, must_run: str) -> int:
                 passed.add(f"{path.stem} {test.partition('[')[0]}")
             if how in ("failed", "flaky"):
                 print(f"    {how.upper()}: {test}")
+        for how, count in Counter(how for how in report.values() if how.startswith("skipped: ")).most_common():
+            print(f"    {how} ({count})")
     for line in Path(must_run).read_text().splitlines():
         wanted = " ".join(line.partition("#")[0].split())
         if wanted and not any(fnmatch.fnmatchcase(one, wanted) for one in passed):
