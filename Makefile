@@ -5,7 +5,7 @@ export WHERRY_VENV := $(abspath $(VENV))
 RUN := tests/tools/run-tests.sh
 REQUIRED ?= /dev/null # list of tests that must not be skipped: CI gives tests/must_not_skip.txt
 
-.PHONY: all setup rebuild demo test test-v2 unit lint fuzz shim docs conformance bench clean
+.PHONY: all setup rebuild demo test test-v2 unit lint man fuzz shim docs conformance bench clean
 
 all: setup
 
@@ -35,6 +35,10 @@ test-v2: setup ## tests/integration on a pure cgroup v2 host, in User-mode Linux
 
 fuzz: ## every target of libFuzzer for N seconds (60)
 	tests/tools/fuzz.sh $(N)
+
+man: $(VENV)/bin/wherry ## man pages in build/man
+	mkdir -p build/man
+	$(VENV)/bin/wherry man build/man
 
 docs: ## pages in docs/_site
 	tests/tools/setup.sh docs

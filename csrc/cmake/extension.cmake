@@ -29,6 +29,17 @@ if(EXISTS ${cdef_in} AND EXISTS ${prelude})
   target_link_options(_native PRIVATE -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--no-undefined-version -s)
   set_target_properties(_native PROPERTIES PREFIX "" SUFFIX ".abi3.so" C_VISIBILITY_PRESET hidden)
   install(TARGETS _native LIBRARY DESTINATION wherry)
+
+  # Man pages and completions, from the tables of the verbs
+  set(share ${CMAKE_CURRENT_BINARY_DIR}/share)
+  file(GLOB verb_modules CONFIGURE_DEPENDS ../runtime/wherry/cli/*.py)
+  add_custom_command(OUTPUT ${share}/made
+    COMMAND ${CMAKE_COMMAND} -E rm -rf ${share}
+    COMMAND ${CMAKE_COMMAND} -E env PYTHONDONTWRITEBYTECODE=1 ${Python_EXECUTABLE} ${CMAKE_CURRENT_LIST_DIR}/share.py
+      ${CMAKE_CURRENT_SOURCE_DIR}/../runtime $<TARGET_FILE:_native> "${SKBUILD_PROJECT_VERSION}" ${share}
+    DEPENDS _native ${CMAKE_CURRENT_LIST_DIR}/share.py ${verb_modules} COMMENT "Printing man pages and completions" VERBATIM)
+  add_custom_target(share ALL DEPENDS ${share}/made)
+  install(DIRECTORY ${share}/ DESTINATION ${SKBUILD_DATA_DIR}/share PATTERN made EXCLUDE)
 else()
   message(WARNING "csrc/native has no cdef.in and native.c: no extension is built")
 endif()

@@ -30,7 +30,7 @@ GLOBAL_FLAGS: "dict[str, int | str]" = {
 
 VERBS = (
     *("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update", "ps", "events", "stats"),
-    *("list", "spec", "features", "plan", "validate", "gc", "doctor", "setup", "version", "help"),
+    *("list", "spec", "features", "plan", "validate", "gc", "doctor", "setup", "completion", "man", "version", "help"),
 )
 
 

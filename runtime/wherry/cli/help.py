@@ -86,6 +86,12 @@ SUMMARY: dict[str, tuple[str, str, str]] = {
         "print the configuration that makes an engine know this installation",
         "ENGINE is docker, podman, containerd, crio or buildah. With --write it is merged into the engine's file; what was there is kept.",
     ),
+    "completion": (
+        "SHELL",
+        "print a script that completes command lines in a shell",
+        "SHELL is bash, zsh or fish. For bash: source <(wherry completion bash)",
+    ),
+    "man": ("DIR", "write the man pages into a directory", "For instance: wherry man /usr/local/share/man/man1"),
     "version": ("", "print the version", ""),
     "help": ("[VERB]", "print this, or the flags of a verb", ""),
 }
