@@ -233,6 +233,8 @@ def adopt_report(process: "Process", report: Report) -> None:
     process.master = report.fds.pop("master", -1)
     process.drained = Later() if process.master >= 0 else None
     report.close()
+    if process.input_closed and process.container.monitor is not None:  # CloseIO came while it was being made
+        process.container.monitor.ask(monitor.CLOSE_INPUT, process.number)
 
 
 def meta(process: "Process") -> bytes:

@@ -167,6 +167,21 @@ def test_stdin_of_a_client_that_never_comes(server: Server, bundle: Bundle, fifo
     assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 0
 
 
+def test_stdin_that_is_closed_during_the_create(server: Server, bundle: Bundle, fifos: Fifos, place: Path) -> None:
+    hook = place / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {place}/begun\nwhile [ ! -e {place}/go ]; do sleep 0.02; done\n")
+    hook.chmod(0o755)
+    bundle.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
+    bundle.args("cat").save()
+    create = server.begin("Create", id="a", bundle=str(bundle.path), **fifos.names("in"))
+    server.until((place / "begun").exists)
+    server.call("CloseIO", id="a", stdin=True)
+    (place / "go").touch()
+    server.finish(create)
+    server.call("Start", id="a")
+    assert server.call("Wait", id="a")["exit_status"] == 0
+
+
 def test_a_terminal(server: Server, bundle: Bundle, fifos: Fifos) -> None:
     bundle.process["terminal"] = True
     out = fifos.reader()
