@@ -120,11 +120,12 @@ def print_version() -> int:
 
 def print_info() -> int:
     """A RuntimeInfo, with the features document that `wherry features` prints."""
-    import json
+    from contextlib import redirect_stdout
+    from io import StringIO
 
-    from wherry.cli.version import libseccomp, release
+    from wherry.cli import main as wherry
+    from wherry.cli.version import release
     from wherry.kernel import native
-    from wherry.oci.features import document
     from wherry_shim import messages, messages_rare
 
     assert messages.TABLE and messages_rare.TABLE
@@ -132,11 +133,12 @@ def print_info() -> int:
         options = wire.decode("any.Any", read_input())
     except wire.DecodeError as error:
         raise UsageError(f"options on standard input: {error}")
-    features = json.dumps(document(release(), native.build_id().hex(), libseccomp())).encode()
+    with redirect_stdout(StringIO()) as features:
+        wherry(["features"])
     info = {
         "name": sys.argv[0].rpartition("/")[2],
         "version": {"version": release(), "revision": native.build_id().hex()},
-        "features": {"type_url": "types.containerd.io/opencontainers/runtime-spec/1/features/Features", "value": features},
+        "features": {"type_url": "types.containerd.io/opencontainers/runtime-spec/1/features/Features", "value": features.getvalue().encode()},
     }
     if options["type_url"]:
         info["options"] = options
@@ -145,33 +147,35 @@ def print_info() -> int:
 
 
 def delete(arguments: Arguments) -> int:
-    from wherry_shim import messages, service
+    """The normal path, after a Delete that has done everything, costs a look at one file."""
+    from wherry_shim import clean, messages
 
     assert messages.TABLE
     id = arguments["id"]
     bundle = arguments["bundle"] or f"{posix.getcwd().rpartition('/')[0]}/{id}"
-    setting = service.Setting(arguments["namespace"])
-    now = time.time_ns()
-    answer = {"pid": recorded_pid(bundle), "exit_status": 137, "exited_at": {"seconds": now // 10**9, "nanos": now % 10**9}}
-    if not service.is_gone(setting, id, bundle):
-        answer |= service.destroy(setting, id, bundle)
-        remove_dead_socket(bundle)
+    if clean.is_gone(bundle):
+        now = time.time_ns()
+        answer: wire.Values = {"exit_status": 137, "exited_at": {"seconds": now // 10**9, "nanos": now % 10**9}}
+        pid = read_file(f"{bundle}/init.pid")
+        answer["pid"] = int(pid) if pid.isdigit() else 0
+    else:
+        from wherry_shim.keeper import Setting
+
+        answer = clean.destroy(Setting(arguments["namespace"]), id, bundle)
+    remove_dead_socket(bundle)
     write_all(wire.encode("task.DeleteResponse", answer))
     return 0
 
 
-def recorded_pid(bundle: str) -> int:
-    text = read_file(f"{bundle}/init.pid")
-    return int(text) if text.isdigit() else 0
-
-
 def remove_dead_socket(bundle: str) -> None:
     """That a server left which was killed."""
+    path = read_file(f"{bundle}/address").decode(errors="replace").strip().removeprefix("unix://")
+    try:
+        posix.stat(path)
+    except (OSError, ValueError):
+        return
     from wherry_shim.bootstrap_start import answers, locked
 
-    path = read_file(f"{bundle}/address").decode(errors="replace").strip().removeprefix("unix://")
-    if not path.startswith("/"):
-        return
     try:
         lock = locked(path.rpartition("/")[0])
         try:

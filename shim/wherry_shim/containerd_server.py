@@ -11,8 +11,9 @@ from wherry_shim.bootstrap import Arguments, UsageError
 from wherry_shim.bootstrap_start import LISTENER, locked
 from wherry_shim.containerd import METHODS, TASK_SERVICES, Emitter, Handler, unpack
 from wherry_shim.events import Command, Publisher
+from wherry_shim.keeper import Setting
 from wherry_shim.loop import Later, Loop
-from wherry_shim.service import Service, Setting
+from wherry_shim.service import Service
 
 LINGER = 60.0
 """Seconds without a container and without a client, after which a server goes by itself."""
