@@ -2,16 +2,23 @@
 """wherry features"""
 
 import json
+import sys
+from pathlib import Path
 
 from wherry.cli import Call
 from wherry.cli.version import libseccomp, release
 from wherry.kernel import native
-from wherry.oci.features import document
+from wherry.kernel.trials import SECCOMP_FLAGS, seccomp_flag
+from wherry.oci.features import Host, document
 
 FLAGS: dict[str, int | str] = {}
 
 
 def run(call: Call) -> int:
     call.positional(0, 0)
-    print(json.dumps(document(release(), native.build_id().hex(), libseccomp()), indent=2))
+    library = libseccomp()
+    flags = [f"SECCOMP_FILTER_FLAG_{name}" for name in SECCOMP_FLAGS if seccomp_flag(name)]
+    host = Host(int(Path("/proc/sys/kernel/cap_last_cap").read_text()), flags, bool(library))
+    facts = {"commit": native.build_id().hex(), "libseccomp": library, "python": sys.version.split()[0], "libc": native.program_libc()}
+    print(json.dumps(document(release(), host, **facts), indent=2))
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from wherry.oci import default, features, state
+from wherry.oci import default, state
 from wherry.oci.checks import findings
 from wherry.oci.config import load
 from wherry.oci.validate import schema_findings
@@ -102,38 +102,6 @@ def test_the_profile_of_the_sandbox() -> None:
     assert condition == {"index": 0, "value": namespaces, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
     (clone3,) = (rule for rule in profile["syscalls"] if rule["names"] == ["clone3"])
     assert clone3["errnoRet"] == 38, "C libraries fall back to clone on ENOSYS only"
-
-
-def test_features() -> None:
-    document = features.document("1.2.3", "abc", "2.5.4")
-    assert document["ociVersionMax"] == "1.3.0" and document["ociVersionMin"] == "1.0.0"
-    assert document["annotations"] == {"wherry.version": "1.2.3", "wherry.commit": "abc", "io.github.seccomp.libseccomp.version": "2.5.4"}
-    assert document["hooks"][0] == "prestart" and len(document["hooks"]) == 6
-    assert len(document["mountOptions"]) == len(set(document["mountOptions"])) == 62
-    assert {"rro", "ridmap", "rnodev", "nosymfollow", "tmpcopyup"} <= set(document["mountOptions"])
-    linux = document["linux"]
-    assert len(linux["capabilities"]) == 41 and len(linux["namespaces"]) == 8 and len(linux["seccomp"]["archs"]) == 23
-    assert json.loads(json.dumps(document)) == document
-    assert features.document("1")["annotations"] == {"wherry.version": "1"}
-
-
-def test_features_are_what_the_compiler_knows() -> None:
-    mounts = pytest.importorskip("wherry.plan.mounts", exc_type=ImportError)
-    process = pytest.importorskip("wherry.plan.process", exc_type=ImportError)
-    isolation = pytest.importorskip("wherry.plan.isolation", exc_type=ImportError)
-    scheduling = pytest.importorskip("wherry.plan.scheduling", exc_type=ImportError)
-    from wherry.oci.checks import RLIMITS
-    from wherry.seccomp.compile import ARCHITECTURES
-
-    document = features.document("1")
-    linux = document["linux"]
-    assert set(document["mountOptions"]) == set(mounts.OPTIONS)
-    assert set(linux["namespaces"]) == set(isolation.CLONE)
-    assert set(linux["capabilities"]) == set(process.CAPABILITY)
-    assert set(linux["seccomp"]["archs"]) == set(ARCHITECTURES)
-    assert set(linux["memoryPolicy"]["modes"]) == set(scheduling.MODE)
-    assert set(linux["memoryPolicy"]["flags"]) == set(scheduling.MODE_FLAG)
-    assert set(process.RLIMITS) == RLIMITS
 
 
 def test_state() -> None:
