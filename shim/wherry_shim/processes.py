@@ -118,6 +118,8 @@ async def _launch(loop: "Loop", container: "Container", options: CreateOptions, 
     except Failure as failure:
         if failure.error != constants.WHERRY_EXISTS or container.abandoned:
             raise await _worded(loop, failure, prepared, options) from failure
+    except (WherryError, OSError) as error:  # of an interlude
+        raise failed("create", error) from error
     from wherry.container.gc import undo_crashed_create
 
     if not await loop.in_thread(lambda: undo_crashed_create(options.root, options.id)):
@@ -139,12 +141,18 @@ async def _attempt(loop: "Loop", container: "Container", options: CreateOptions,
     container.init.answer = Later()
     hear(container, _started(loop, container, namespace))
     _ask(container.init, monitor.CREATE, _create_texts(container, options, extra), prepared.plan, prepared.config, len(extra))
-    while True:
-        report: Report = await container.init.answer
-        if report.kind != monitor.WAITING:
-            return made(report)
-        container.init.answer = Later()
-        await _interlude(loop, container, interlude, report)
+    try:
+        while True:
+            report: Report = await container.init.answer
+            if report.kind != monitor.WAITING:
+                return made(report)
+            container.init.answer = Later()
+            await _interlude(loop, container, interlude, report)
+    except BaseException as error:
+        if interlude is not None:
+            told = error
+            await loop.in_thread(lambda: interlude.undo(told))
+        raise
 
 
 def _started(loop: "Loop", container: "Container", namespace: str) -> Monitor:
@@ -166,11 +174,12 @@ def _create_texts(container: "Container", options: CreateOptions, extra: "list[b
     }
 
 
-class _Marks:
+class _Waiting:
     """What an interlude needs of a native.Create."""
 
-    def __init__(self, monitor_: Monitor, pid: int) -> None:
-        self._monitor, self.pid = monitor_, pid
+    def __init__(self, container: "Container", asked: Monitor, pid: int) -> None:
+        self._monitor, self.pid = asked, pid
+        self.directory = posix.open(f"{container.root}/{container.id}", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
     def mark(self, index: int, state: int) -> None:
         self._monitor.ask(monitor.MARK, 0, index=index, status=state)
@@ -180,12 +189,15 @@ async def _interlude(loop: "Loop", container: "Container", interlude: "Any", rep
     """Network devices and the like, while init waits."""
     asked = container.monitor
     assert asked is not None and interlude is not None
+    waiting = _Waiting(container, asked, report.pid)
     try:
-        await loop.in_thread(lambda: interlude.perform(_Marks(asked, report.pid)))
-    except (WherryError, OSError) as error:
+        await loop.in_thread(lambda: interlude.perform(waiting))
+    except (WherryError, OSError):
         asked.ask(monitor.ABORT)
         await container.init.answer
-        raise failed("create", error) from error
+        raise
+    finally:
+        posix.close(waiting.directory)
     asked.ask(monitor.FINISH)
 
 

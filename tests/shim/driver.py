@@ -73,8 +73,8 @@ class Server:
 class Remote:
     """A server in a process of its own: requests go as lines of JSON."""
 
-    def __init__(self, root: Path, adopt: bool = False) -> None:
-        words = [sys.executable, __file__, str(root), "adopt" if adopt else "new"]
+    def __init__(self, root: Path, adopt: bool = False, inside: tuple[str, ...] = ()) -> None:
+        words = [*inside, sys.executable, __file__, str(root), "adopt" if adopt else "new"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None

@@ -3,8 +3,10 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from wherry_shim import rootfs
 from wherry_shim.errors import INVALID_ARGUMENT, NOT_FOUND, UNKNOWN, ShimError
 from wherry_shim.options import read
 
-from .driver import Server, spec, unpack
+from .driver import Remote, Server, spec, unpack
 
 pytestmark = pytest.mark.requires("root")
 RUNC, ENGINE = "containerd.runc.v1.Options", "runtimeoptions.v1.Options"
@@ -228,3 +230,35 @@ def test_a_root_of_its_own(server: Server, make_bundle: Callable[[], Bundle], pl
     assert server.refused("Create", id="b", bundle=str(bundle.path), options=any_of("some.Thing")).code == INVALID_ARGUMENT
     server.call("Delete", id="a")
     assert server.refused("Stats", id="a").code == NOT_FOUND
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[str, ...]]:
+    """A network namespace of our own that stands for the host, with a pair of devices: how to run something in it."""
+    argv = ["unshare", "--net", sys.executable, "-S", "-c", "import sys; print('ready', flush=True); sys.stdin.read()"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stdout.readline() == b"ready\n"
+        inside = ("nsenter", f"--net=/proc/{process.pid}/ns/net")
+        made = subprocess.run([*inside, "ip", "link", "add", "wherryt0", "type", "veth", "peer", "name", "wherryt1"], capture_output=True)
+        if made.returncode:
+            pytest.skip(f"veth devices cannot be made: {made.stderr.decode()}")
+        yield inside
+        process.stdin.close()
+
+
+@pytest.mark.requires("command:ip")
+def test_the_servers_own_part_of_a_create(network: tuple[str, ...], bundle: Bundle, place: Path) -> None:
+    """Network devices are moved by the server while init waits with its monitor; one that is not there undoes everything."""
+    bundle.linux["netDevices"] = {"wherryt0": {"name": "inside0"}}
+    bundle.shell("ip link show inside0 && exit 5").save()
+    server = Remote(place / "root", inside=network)
+    try:
+        server.call("Create", id="a", bundle=str(bundle.path))
+        server.call("Start", id="a")
+        assert server.call("Wait", id="a")["exit_status"] == 5
+        server.call("Delete", id="a")
+        with pytest.raises(ShimError, match=r"OCI runtime create failed: .*wherryt0"):
+            server.call("Create", id="b", bundle=str(bundle.path))
+        assert not (place / "root/ns/b").exists()
+    finally:
+        server.close()
