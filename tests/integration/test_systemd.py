@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.bundle import Bundle
+from harness.bundle import Bundle, make_rootfs
+from harness.everybody import as_user, install
 from harness.runtime import Container, Runtime, wait_until
 
 pytestmark = [pytest.mark.requires("root", "systemd", "cgroup-v2"), pytest.mark.v2, pytest.mark.ours]
@@ -305,6 +306,103 @@ def test_a_failed_unit_of_the_same_name_is_forgotten(systemd: Runtime, bundle: B
     wait_until(lambda: show(f"wherry-{id}.scope", "ActiveState")["ActiveState"] == "failed", "the failure")
     container = systemd.create(bundle, id=id)
     assert members(cgroup(container)) == [container.pid]
+
+
+# ---- the systemd of a user
+
+USER = 1
+"""daemon: there on every machine, and nobody's session."""
+
+
+class User:
+    """An ordinary user with a manager of his own, and the installation where he may run it."""
+
+    def __init__(self, command: Path, place: Path) -> None:
+        self.command, self.place = command, place
+        self.runtime = f"/run/user/{USER}"
+        self.env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": self.runtime}
+        self.rootfs = make_rootfs(place / "rootfs", None)
+        self("spec", "--rootless", "--bundle", place)
+        self.config = json.loads((place / "config.json").read_text())
+        self.config["process"].update(terminal=False, args=["sleep", "1000"])
+
+    def __call__(self, *words: str | Path, check: bool = True, before: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+        done = as_user([*before, str(self.command), *map(str, words)], user=USER, env=self.env, cwd=self.place)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def create(self, id: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Its output goes to a file: the container keeps it."""
+        (self.place / "config.json").write_text(json.dumps(self.config))
+        out = self.place / "out"
+        done = self("--systemd-cgroup", "create", id, check=False, before=("sh", "-c", f'exec "$@" >{out} 2>&1', "sh"))
+        done.stderr = out.read_text()
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def show(self, unit: str, name: str) -> str:
+        done = as_user(["systemctl", "--user", "show", unit, "-p", name, "--value"], user=USER, env=self.env)
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def installation(command: str, session_directory: Path) -> Path:
+    return install(command, session_directory / "everybody")
+
+
+@pytest.fixture
+def user(installation: Path, place: Path) -> Iterator[User]:
+    subprocess.run(["systemctl", "start", f"user@{USER}.service"], check=True, timeout=30)
+    (place / "of-user").mkdir()
+    os.chown(place / "of-user", USER, USER)
+    try:
+        yield User(installation, place / "of-user")
+    finally:
+        subprocess.run(["systemctl", "stop", f"user@{USER}.service"], check=True, timeout=30)
+
+
+def test_a_user_without_root(user: User) -> None:
+    """He comes from a cgroup of the system: his systemd asks the system's to move init."""
+    user.config["linux"]["resources"] = {"memory": {"limit": 50331648}, "pids": {"limit": 21}}
+    user.create("one")
+    assert user.show("wherry-one.scope", "MemoryMax") == "50331648"
+    path = user.show("wherry-one.scope", "ControlGroup")
+    assert path.endswith(f"/user@{USER}.service/user.slice/wherry-one.scope")
+    assert (Path(f"{MOUNT}{path}") / "pids.max").read_text() == "21\n"
+    pid = json.loads(user("state", "one").stdout)["pid"]
+    assert members(Path(f"{MOUNT}{path}")) == [pid]
+    user("start", "one")
+    user("update", "--pids-limit", "30", "one")
+    assert user.show("wherry-one.scope", "TasksMax") == "30"
+    user("pause", "one")
+    assert json.loads(user("state", "one").stdout)["status"] == "paused"
+    user("resume", "one")
+    refused = user("exec", "one", "cat", "/proc/self/cgroup", check=False)
+    assert refused.returncode == 255 and "systemd-run --user --scope" in refused.stderr
+    done = user("exec", "one", "cat", "/proc/self/cgroup", before=("systemd-run", "--user", "--scope", "--quiet"))
+    assert done.stdout == "0::/\n"
+    user("delete", "--force", "one")
+    assert user.show("wherry-one.scope", "LoadState") == "not-found" and not Path(f"{MOUNT}{path}").exists()
+
+
+def test_a_controller_that_the_user_has_not_got(user: User) -> None:
+    user.config["linux"]["resources"] = {"cpu": {"cpus": "0"}}
+    done = user.create("two", check=False)
+    assert done.returncode == 1 and "/linux/resources/cpu/cpus: cpuset.cpus cannot be written: the cpuset controller is not delegated" in done.stderr
+    assert "Delegate=cpu cpuset io memory pids" in done.stderr
+
+
+def test_a_user_without_a_manager(user: User) -> None:
+    user.env.pop("XDG_RUNTIME_DIR")
+    done = user.create("three", check=False)
+    assert done.returncode == 1 and f"loginctl enable-linger {USER}" in done.stderr
+
+
+def test_limits_of_a_user_without_systemd_and_delegation(user: User) -> None:
+    user.config["linux"]["resources"] = {"pids": {"limit": 5}}
+    (user.place / "config.json").write_text(json.dumps(user.config))
+    done = user("create", "four", check=False)
+    assert done.returncode == 1 and "systemd-run --user --scope -p Delegate=yes" in done.stderr
 
 
 # ---- failures and crashes

@@ -238,4 +238,4 @@ def _unix_address(text: str) -> "str | bytes | None":
 def facts(user: bool) -> "dict[str, Any]":
     """What the compiler of plans has to know of it, for HostFacts.systemd."""
     with connect(user) as manager:
-        return {"version": manager.version(), "user": user, "cgroup": manager.cgroup()}
+        return {"version": manager.version(), "user": user, "cgroup": manager.cgroup(), "controllers": None}

@@ -82,6 +82,8 @@ def look(facts: "HostFacts", options: "CreateOptions", config: "dict[str, Any]",
     if not given:
         privileged = facts.capabilities & CAP_SYS_ADMIN and not options.rootless and not facts.user_namespace
         facts.systemd = systemd.facts(user=not privileged)
+        if not privileged and facts.v2_mount:
+            facts.systemd["controllers"] = _read(f"{facts.v2_mount}{facts.systemd['cgroup']}/cgroup.controllers").split()
 
 
 class UnitPart:

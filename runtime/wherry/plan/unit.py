@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _PATH = "/linux/cgroupsPath"
 _OWN_HIERARCHY = "name=systemd"
+_DROP_IN = "/etc/systemd/system/user@.service.d"
+DELEGATE = (
+    f"mkdir -p {_DROP_IN} && printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' >{_DROP_IN}/delegate.conf && systemctl daemon-reload, "
+    "then log in again"
+)
 
 
 class UnitJob:
@@ -108,6 +113,7 @@ def after_clone(job: "Job") -> None:
     resources = job.linux.get("resources") or {}
     v2 = job.cgroup_mode == "v2"
     writes = isolation.v2_writes(job) if v2 else isolation.v1_writes(job)
+    _check_delegated(given, writes)
     properties = base_properties(given.unit, v2, version)
     properties += v2_properties(resources, version) if v2 else v1_properties(resources, version)
     if given.rules is not None and not given.unit.is_slice:
@@ -120,6 +126,20 @@ def after_clone(job: "Job") -> None:
         _v2(job, given, writes)
     else:
         _v1(job, given, writes)
+
+
+def _check_delegated(given: UnitJob, writes: "list[Any]") -> None:
+    """What the user's systemd has not been given it leaves out without a word."""
+    controllers = given.manager.get("controllers")
+    for name, file, _, flags, pointer in writes:
+        if controllers is not None and name not in controllers and name != "cgroup" and not flags:
+            raise HostError(
+                f"{file} cannot be written: the {name} controller is not delegated to the user's systemd (it has {' '.join(controllers) or 'none'})",
+                code="WHERRY-HOST-CGROUP",
+                pointer=pointer,
+                remedy=f"as root: {DELEGATE}",
+                controller=name,
+            )
 
 
 def _replaced(properties: "list[Any]", by: "list[Any]") -> "list[Any]":

@@ -40,7 +40,7 @@ LIMITS: dict[str, Any] = {
 PROPERTIES = {"org.systemd.property.TimeoutStopSec": "2.5", "org.systemd.property.Description": "'some words'", "other": "kept"}
 WRITABLE_CGROUP = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
 SYSTEM = {"version": 252, "user": False, "cgroup": ""}
-USER = {"version": 255, "user": True, "cgroup": "/user.slice/user-1000.slice/user@1000.service"}
+USER = {"version": 255, "user": True, "cgroup": "/user.slice/user-1000.slice/user@1000.service", "controllers": ["cpu", "memory", "pids"]}
 RARE = {
     "process__scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"], "runtime": 1, "deadline": 2, "period": 3},
     "process__ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 7},

@@ -327,6 +327,24 @@ def test_systemd_is_not_passed_over_where_the_facts_are_silent() -> None:
     assert error.code == "WHERRY-PLAN-UNSUPPORTED"
 
 
+def test_a_controller_that_the_users_systemd_has_not_got() -> None:
+    user = {"linux__namespaces": namespaces("mount", "user"), **MAPPINGS}
+    facts = host("rootless-v2", systemd={"version": 252, "user": True, "cgroup": "/a", "controllers": ["memory", "pids"]})
+    error = refused(HostError, small(**user, linux__resources={"cpu": {"cpus": "0"}}), facts, cgroup_manager="systemd")
+    assert (error.code, error.pointer) == ("WHERRY-HOST-CGROUP", "/linux/resources/cpu/cpus")
+    assert "not delegated" in str(error) and "Delegate=cpu cpuset io memory pids" in (error.remedy or "")
+    assert steps(plan(small(**user, linux__resources={"memory": {"limit": 5}}), facts, cgroup_manager="systemd"), "UNIT")
+
+
+def test_what_systemd_cannot_do_here() -> None:
+    system, user = {"version": 252, "user": False, "cgroup": ""}, {"version": 252, "user": True, "cgroup": "/a", "controllers": None}
+    assert refused(HostError, small(), host("none", systemd=system), cgroup_manager="systemd").code == "WHERRY-HOST-CGROUP"
+    assert "no limits on cgroup v1" in str(refused(HostError, small(), host("v1", systemd=user), cgroup_manager="systemd"))
+    bare = host("v1", systemd=system)
+    bare.hierarchies = [one for one in bare.hierarchies if "name=systemd" not in one.controllers]
+    assert "no cgroup hierarchy" in str(refused(HostError, small(), bare, cgroup_manager="systemd"))
+
+
 def test_ignored_memory_limits_are_warned_of() -> None:
     given = options()
     make(config(linux__resources={"memory": {"limit": 1, "kernel": 5, "swappiness": 7}}), host("v2"), given)
