@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -445,6 +446,24 @@ def test_a_create_that_is_killed_leaves_no_unit(systemd: Runtime, bundle: Bundle
         bundle.config["hooks"] = {}
         systemd.create(bundle, id=id).delete("--force")
     assert not loaded(unit_of(container)) and not container.exists() and not cgroup(container).exists()
+
+
+def test_a_create_that_is_killed_anywhere(systemd: Runtime, bundle: Bundle) -> None:
+    """Before, while and after systemd makes the unit."""
+    bundle.save()
+    out = bundle.path / "out"
+    for delay in range(60, 420, 24):  # milliseconds
+        id = f"{systemd.tag}-k{delay}"
+        with open(out, "wb") as file:
+            process = subprocess.Popen(systemd.argv("create", "--bundle", bundle.path, id), stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=systemd.env)
+        time.sleep(delay / 1000)
+        process.kill()
+        published = process.wait() == 0
+        systemd("gc")
+        if published or (systemd.root / id).exists():  # it had come to its end
+            systemd("delete", "--force", id)
+        assert not (systemd.root / id).exists()
+        wait_until(lambda id=id: not loaded(f"wherry-{id}.scope"), "the end of a unit that systemd was told of by a dead process")
 
 
 def test_systemd_plan(systemd: Runtime, bundle: Bundle) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from harness.bundle import Bundle
 from harness.runtime import Runtime
 

@@ -56,7 +56,7 @@ _HINTS = {
     ("MOUNT_FS", EPERM): "mounting this needs CAP_SYS_ADMIN in the user namespace that owns the container's namespaces",
     ("SCHEDULER", EPERM): "it needs CAP_SYS_NICE; and with SCHED_DEADLINE, process scheduler can't be used together with AllowedCPUs: leave "
     "/linux/resources/cpu/cpus out",
-    ("CGROUP_DIRECTORY", EACCES): "the cgroup above it is not delegated to you: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
+    ("CGROUP_DIRECTORY", EACCES): "the cgroup above it is not yours: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
     ("CGROUP_WRITE", EACCES): "the cgroup is not yours: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
     ("CLONE", EACCES): "the kernel wants both cgroups below one of yours: systemd-run --user --scope wherry ...",
     ("SYSCTL", ENOENT): "the kernel has no such sysctl in this namespace",

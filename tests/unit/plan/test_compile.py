@@ -433,8 +433,8 @@ def test_what_is_denied_in_a_user_namespace_is_denied_in_those_that_are_made_in_
     facts = host("nested")
     facts.setgroups_denied = True
     maps = [{"containerID": 0, "hostID": 0, "size": 1}]
-    for config in (small(linux__namespaces=namespaces("mount", "user"), linux__uidMappings=maps, linux__gidMappings=maps), small()):
-        assert steps(plan(config, facts), "IDENTITY")[0].fields["skip_setgroups"]
+    for document in (small(linux__namespaces=namespaces("mount", "user"), linux__uidMappings=maps, linux__gidMappings=maps), small()):
+        assert steps(plan(document, facts), "IDENTITY")[0].fields["skip_setgroups"]
 
 
 def test_missing_mappers_are_named() -> None:
