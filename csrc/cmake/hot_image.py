@@ -33,6 +33,7 @@ COLD = (
     "wherry.cli.stats",
     "wherry.cli.validate",
     "wherry.cli.version",
+    "wherry.container.delegation",
     "wherry.container.gc",
     "wherry.container.interlude",
     "wherry.container.metrics",

@@ -13,7 +13,10 @@ PACKAGES = ("wherry", "cffi", "_cffi_backend", "pyseccomp", "jeepney", "rich", "
 
 
 def install(command: str, prefix: Path) -> Path:
-    """bin/ and lib/ of the installation below `prefix`, for the system's own interpreter. Returns the command."""
+    """bin/ and lib/ of the installation below `prefix`, for the system's own interpreter. Returns the command.
+    Made once for each prefix."""
+    if (prefix / "bin/wherry").exists():
+        return prefix / "bin/wherry"
     binaries = Path(command).resolve().parent
     python = (binaries / "python").resolve()
     (site,) = (path for path in (binaries.parent / "lib").glob("python3*/site-packages") if (path / "wherry").is_dir())

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from wherry.api.doctor import MISSING, OK, PARTLY, Finding, Seen
+from wherry.container.delegation import controllers as delegated_controllers
+from wherry.container.delegation import own_tree
 
 Check = Callable[[Seen], Iterator[Finding]]
 
@@ -142,16 +144,7 @@ def cgroup_tree(seen: Seen) -> Iterator[Finding]:
 
 
 def delegation_remedy(seen: Seen) -> str:
-    """How this caller gets a cgroup tree of its own."""
-    if seen.privileged:
-        return "mount -o remount,rw /sys/fs/cgroup"
-    if seen.facts.user_namespace and seen.facts.uid == 0:
-        return "start the container around it with its cgroup tree writable (--privileged, or -v /sys/fs/cgroup:/sys/fs/cgroup:rw)"
-    if seen.facts.cgroup_mode != "v2":
-        return "cgroup version 2: boot with systemd.unified_cgroup_hierarchy=1 (version 1 cannot be delegated safely)"
-    if not seen.systemd:
-        return f"mkdir /sys/fs/cgroup/{seen.name or 'user'} && chown -R {seen.facts.uid} /sys/fs/cgroup/{seen.name or 'user'}, and start the shell in it"
-    return "systemd-run --user --scope -p Delegate=yes $SHELL (a login session's own cgroup is not the user's)"
+    return own_tree(seen.facts, seen.systemd, seen.name)
 
 
 _CONTROLLERS = {
@@ -169,10 +162,8 @@ def controllers(seen: Seen) -> Iterator[Finding]:
     lacking = [name for name in _CONTROLLERS if name not in have]
     detail = " ".join(name for name in _CONTROLLERS if name in have) or "none"
     everyday = [name for name in lacking if name in ("memory", "pids", "cpu")]
-    if v2 and not seen.privileged and seen.systemd:
-        unit = "/etc/systemd/system/user@.service.d/delegate.conf"
-        remedy = f"printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' > {unit} && systemctl daemon-reload, then log in again"
-    else:
+    remedy = delegated_controllers(seen.facts, seen.systemd)
+    if not remedy:
         remedy = _config(", ".join(f"CONFIG_{_OPTIONS[name]}" for name in everyday or lacking))
         remedy += "; memory may be off by cgroup_disable=memory on the kernel's command line" if "memory" in lacking else ""
     effect = "no " + ", no ".join(_CONTROLLERS[name] for name in lacking)

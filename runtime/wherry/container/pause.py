@@ -7,7 +7,7 @@ import time
 
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import opened
-from wherry.errors import DeadlineError, HostError, refused
+from wherry.errors import DeadlineError, refused
 from wherry.kernel.native import STATUS_NAMES, Container
 from wherry.plan.execute import Cgroup
 
@@ -53,7 +53,9 @@ def freezer_of(container: Container, id: str) -> Cgroup:
     cgroups = cgroups_of(container)
     found = [cgroup for cgroup in cgroups if not cgroup.v2 and _is_freezer(cgroup)] or [cgroup for cgroup in cgroups if cgroup.v2]
     if not found:
-        raise HostError(f'container "{id}" has no cgroup that could be frozen', code="WHERRY-HOST-CGROUP", id=id)
+        from wherry.container.delegation import no_cgroup
+
+        raise no_cgroup(f'container "{id}" has no cgroup that could be frozen', id)
     return found[0]
 
 

@@ -51,7 +51,9 @@ def apply(cgroups: "list[Cgroup]", resources: dict[str, Any]) -> None:
     elif unified is not None:
         _perform_all(unified, v2_writes(resources))
     elif any(resources.values()):
-        raise HostError("the container has no cgroup whose limits could change", code="WHERRY-HOST-CGROUP")
+        from wherry.container.delegation import no_cgroup
+
+        raise no_cgroup("the container has no cgroup whose limits could change")
 
 
 def _perform_all(cgroup: Cgroup, writes: "list[Write]") -> None:
@@ -89,7 +91,11 @@ def _perform(cgroup: Cgroup, write: Write) -> bool:
 
 def _refused(cgroup: Cgroup, write: Write, error: OSError) -> WherryError:
     text, remedy = (error.strerror or "").lower(), None
-    if error.errno == EBUSY and write[1].startswith("memory."):
+    if error.errno == ENOENT and cgroup.v2:
+        from wherry.container import delegation
+
+        text, remedy = f"the {write[0]} controller is not enabled there", delegation.remedy(write[0])
+    elif error.errno == EBUSY and write[1].startswith("memory."):
         remedy = "the container uses more than that"
     elif error.errno == EINVAL and "memsw" in write[1]:
         remedy = "memory and swap together cannot be less than memory"

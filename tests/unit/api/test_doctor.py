@@ -36,7 +36,7 @@ def seen(uid: int = 0, refused: dict[str, int] | None = None, **more: Any) -> Se
     facts.uid = facts.gid = uid
     facts.kernel, facts.cgroup_mode, facts.lsms = "6.12.0", "v2", ("apparmor",)
     facts.capabilities = 0 if uid else (1 << 41) - 1
-    for name in [name for name in more if name in HostFacts.__slots__]:
+    for name in [name for name in more if name in HostFacts.__slots__ and name not in Seen.__slots__]:
         setattr(facts, name, more.pop(name))
     values = {**VALUES, **more.pop("values", {})}
     results: dict[str, dict[str, Any]] = {name: {"value": values.get(name)} for name in TRIALS}
@@ -126,7 +126,7 @@ def test_idmapped_mounts_by_file_system() -> None:
     ("changes", "remedy"),
     [
         ({}, "systemd-run --user --scope -p Delegate=yes $SHELL"),
-        ({"systemd": False}, "chown -R 1000 /sys/fs/cgroup/user"),
+        ({"systemd": False}, "chown -R 1000 /sys/fs/cgroup/user;"),
         ({"cgroup_mode": "hybrid"}, "systemd.unified_cgroup_hierarchy=1"),
         ({"uid": 0, "capabilities": 0, "user_namespace": True}, "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
     ],
