@@ -12,12 +12,12 @@ const struct front_verb front_verbs[FRONT_VERBS] = {
 	{"create", front_create}, {"run", front_run}, {"exec", front_exec},
 };
 
-// WHERRY_FRONT=off: every verb through Python, which the tests compare with this. Socket activation is Python's: it changes the
-// container's environment, and so the plan
+// WHERRY_FRONT=off: every verb through Python, which the tests compare with this. Socket activation and a service manager's socket are
+// Python's: they change the container's environment, and so the plan
 static bool switched_off(void)
 {
 	for (char **e = environ; *e; e++)
-		if (!strcmp(*e, "WHERRY_FRONT=off") || !strncmp(*e, "LISTEN_FDS=", 11))
+		if (!strcmp(*e, "WHERRY_FRONT=off") || !strncmp(*e, "LISTEN_FDS=", 11) || !strncmp(*e, "NOTIFY_SOCKET=", 14))
 			return true;
 	return false;
 }

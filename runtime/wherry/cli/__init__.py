@@ -52,6 +52,14 @@ class Call:
         root = self.globals.text("root")
         return absolute(root) if root else default_root()
 
+    def notify(self) -> "str | None":
+        """A service manager's socket, for what creates or starts."""
+        if b"NOTIFY_SOCKET" not in environ:
+            return None
+        from wherry.container.notify import wanted
+
+        return wanted()
+
     def warn(self, warnings: "list[str]") -> None:
         """Into the log, with --debug only: engines take any second line for an error."""
         if warnings and self.globals.on("debug"):

@@ -12,5 +12,5 @@ FLAGS: "dict[str, int | str]" = {}
 
 def run(call: "Call") -> int:
     (id,) = call.positional(1, 1)
-    start(call.root(), id)
+    start(call.root(), id, call.notify())
     return 0

@@ -82,7 +82,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     cached = None
     options.phase("look into the cache")
-    if not environment and options.cgroup_manager == "cgroupfs":
+    if not environment and not options.notify and options.cgroup_manager == "cgroupfs":
         cached = _cached(config, options)
         plan = cached and cached.load(options.root)
         if plan:
@@ -139,6 +139,10 @@ class Compilation:
 
         phase("parse")
         document: "Any" = load(self.config, f"{options.bundle}/config.json")
+        if options.notify:
+            from wherry.container import notify
+
+            self.environment = [*self.environment, *notify.add(document, options.root, options.id)]
         phase("check")
         check(document)
         self.bound = _take_rootfs_away(document, options.bundle)
@@ -258,6 +262,7 @@ def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> Wh
 
 def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
     listening = posix.environ[b"LISTEN_FDS"] if listen_environment() else b"0"
+    notifying = bool(options.notify) and _notify(options)
     interlude = _interlude(options, prepared) if prepared.flags & constants.WHERRY_PLAN_INTERLUDE else None
     options.phase("native create")
     create = native.Create(
@@ -289,9 +294,19 @@ def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
         return create
     except BaseException as error:
         create.close()
+        if notifying:
+            _notify(options, undo=True)
         if interlude:
             interlude.undo(error)
         raise
+
+
+def _notify(options: "CreateOptions", undo: bool = False) -> bool:
+    from wherry.container import notify
+
+    if undo:
+        notify.remove(options.root, options.id)
+    return not undo and notify.make(options.root, options.id)
 
 
 def _interlude(options: "CreateOptions", prepared: Prepared) -> "Interlude":

@@ -67,6 +67,15 @@ def collect(root: str, dry_run: bool = False) -> "list[Finding]":
         finding = _look(root, id, dry_run)
         if finding is not None:
             findings.append(finding)
+    return findings + _sockets(root, dry_run)
+
+
+def _sockets(root: str, dry_run: bool) -> "list[Finding]":
+    from wherry.container.notify import forget
+
+    findings = [Finding(id, "the notify socket of a container that is gone", []) for id in forget(root, dry_run)]
+    for finding in findings:
+        finding.done = None if dry_run else "removed"
     return findings
 
 

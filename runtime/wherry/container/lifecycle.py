@@ -12,6 +12,10 @@ from wherry.errors import DeadlineError, StateError, UsageError, not_found, refu
 from wherry.kernel import native
 from wherry.kernel.native import STATUS_NAMES, Container, Failure, constants
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry.container.notify import Proxy
+
 LOCK_WAIT_MS = 10_000
 _ID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
 _SIGTERM, _SIGKILL = 15, 9
@@ -45,8 +49,25 @@ def state(root: str, id: str) -> bytes:
         return container.state_json()
 
 
-def start(root: str, id: str) -> None:
-    """Lets a created container execute its program; returns once it does."""
+def start(root: str, id: str, notify: "str | None" = None, aside: bool = False) -> None:
+    """Lets a created container execute its program; returns once it does. With a service manager's socket: once it is ready, too."""
+    proxy = None
+    if notify:
+        from wherry.container.notify import Proxy
+
+        check_id(id)
+        proxy = Proxy.listen(root, id, notify)
+    try:
+        _start(root, id, proxy)
+    except BaseException:
+        if proxy is not None:
+            proxy.close()
+        raise
+    if proxy is not None:  # without the lock: it may take long
+        proxy.forward(aside)
+
+
+def _start(root: str, id: str, proxy: "Proxy | None") -> None:
     with opened(root, id) as container:
         lock(container, "start", id)
         if b"WHERRY_FAILURE" in posix.environ:
@@ -59,6 +80,8 @@ def start(root: str, id: str) -> None:
         if container.flags & constants.WHERRY_PLAN_NO_PROCESS:
             raise StateError("cannot start a container without /process", code="WHERRY-STATE-NO-PROCESS", id=id)
         _execute(container, root, id)
+        if proxy is not None:
+            proxy.watch(container)
         if container.flags & constants.WHERRY_PLAN_POSTSTART:
             from wherry.container.hooks import poststart
 

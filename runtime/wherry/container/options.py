@@ -40,6 +40,7 @@ class CreateOptions(Traced):
         "id",
         "no_new_keyring",
         "no_pivot",
+        "notify",
         "pid_file",
         "pidfd_socket",
         "preserve_fds",
@@ -57,6 +58,7 @@ class CreateOptions(Traced):
         self.console_socket: "str | None" = None
         self.pidfd_socket: "str | None" = None
         self.attached = self.no_pivot = self.no_new_keyring = False
+        self.notify: "str | None" = None  # a service manager's socket
         self.preserve_fds = 0
         self.cgroup_manager = "cgroupfs"
         self.rootless: "bool | None" = None

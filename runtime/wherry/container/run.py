@@ -59,7 +59,7 @@ def hold_signals() -> None:
 
 def _start(options: "CreateOptions", master: int) -> None:
     try:
-        start(options.root, options.id)
+        start(options.root, options.id, options.notify, aside=options.attached)
     except WherryError as error:
         _drain(master)
         try:
