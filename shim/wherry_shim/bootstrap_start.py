@@ -11,7 +11,7 @@ import posix
 import sys
 
 from wherry_shim import messages, wire
-from wherry_shim.bootstrap import Arguments, UsageError, complain, read_file, read_input, write_all
+from wherry_shim.bootstrap import Arguments, UsageError, read_file, read_input, write_all
 
 DIRECTORY = "/run/containerd/s"
 LONGEST_PATH = 106
@@ -78,7 +78,6 @@ def main(arguments: Arguments) -> int:
         pid = 0
         try:
             pid = spawn(request, listener)
-            adjust_oom_score(pid)
             join_cgroup(pid, request.options.get("shim_cgroup", ""))
             write_address(address)
         except BaseException:
@@ -111,15 +110,20 @@ def group_of(config: str) -> str:
 
 def socket_path(directory: str, address: str, namespace: str, group: str) -> str:
     """The same for the same group of the same containerd."""
-    try:
-        from _sha256 import sha256
-    except ImportError:  # Python 3.12
-        from _sha2 import sha256  # type: ignore[import-not-found]
-
-    path = f"{directory}/{sha256('/'.join(filter(None, (address, namespace, group))).encode()).hexdigest()}"
+    path = f"{directory}/{sha256('/'.join(filter(None, (address, namespace, group))).encode())}"
     if len(path) > LONGEST_PATH:
         raise UsageError(f"socket path {path} is longer than {LONGEST_PATH} bytes: choose a shorter directory than {directory}")
     return path
+
+
+def sha256(data: bytes) -> str:
+    try:
+        from _sha256 import sha256 as make
+    except ImportError:  # Python 3.12
+        from _sha2 import sha256 as make  # type: ignore[import-not-found]
+
+    digest: str = make(data).hexdigest()
+    return digest
 
 
 def posix_makedirs(path: str) -> None:
@@ -175,46 +179,71 @@ def bind(path: str) -> "_socket.socket | None":
 
 
 def spawn(request: Request, listener: "_socket.socket") -> int:
-    """The server: a process group of its own, nothing of ours but the socket, its errors to the bundle's log."""
-    argv = [sys.executable, "-I", "-S", sys.argv[0], "-namespace", request.namespace, "-id", request.id, "-address", request.address]
+    """The server: from the zygote, else by itself."""
+    argv = [sys.argv[0], "-namespace", request.namespace, "-id", request.id, "-address", request.address]
     argv += ["-publish-binary", request.binary] if request.binary else []
     argv += ["-debug"] if request.debug else []
     environment = dict(posix.environ)
     environment.setdefault(b"MALLOC_ARENA_MAX", b"1")
     if request.ttrpc:
         environment[b"TTRPC_ADDRESS"] = request.ttrpc.encode()
+    score = oom_score()
+    if environment.get(b"SCHED_CORE"):
+        share_core()
     log = open_log()
-    actions: list[tuple[object, ...]] = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (0, 1, 2)]
-    if log >= 0:
-        actions[2] = (posix.POSIX_SPAWN_DUP2, log, 2)
-    actions.append((posix.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER))
     try:
-        return posix.posix_spawn(sys.executable, argv, environment, file_actions=actions, setpgroup=0)
+        if not environment.get(b"SCHED_CORE") and environment.get(b"WHERRY_ZYGOTE") != b"off":
+            from wherry_shim import zygote
+
+            pid = zygote.ask(zygote.socket_path(DIRECTORY), argv, environment, score, [listener.fileno(), log])
+            if pid:
+                return pid
+        pid = spawn_cold(argv, environment, listener.fileno(), log)
     finally:
-        if log >= 0:
-            posix.close(log)
+        posix.close(log)
+    set_oom_score(pid, score)
+    return pid
+
+
+def spawn_cold(argv: "list[str]", environment: "dict[bytes, bytes]", listener: int, log: int) -> int:
+    """A process group of its own, nothing of ours but the socket, its errors to the bundle's log."""
+    actions: list[tuple[object, ...]] = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (0, 1)]
+    actions += [(posix.POSIX_SPAWN_DUP2, log, 2), (posix.POSIX_SPAWN_DUP2, listener, LISTENER)]
+    return posix.posix_spawn(sys.executable, [sys.executable, "-I", "-S", *argv], environment, file_actions=actions, setpgroup=0)
+
+
+def share_core() -> None:
+    """containerd asks for core scheduling: a group of our own, which the server inherits."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(62, 1, 0, 2, 0):  # PR_SCHED_CORE, create, ourselves, process group
+        raise OSError(ctypes.get_errno(), f"core scheduling: {posix.strerror(ctypes.get_errno())}")
 
 
 def open_log() -> int:
-    """A fifo, or -1. Opened for both ways, it neither blocks us now nor its writers when containerd is away."""
+    """A fifo. Opened for both ways, it neither blocks us now nor its writers when containerd is away. Where there is none, nothing is kept."""
     try:
         return posix.open("log", posix.O_RDWR | posix.O_NONBLOCK | posix.O_CLOEXEC | posix.O_NOFOLLOW)
     except OSError:
-        return -1
+        return posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
 
 
-def adjust_oom_score(pid: int) -> None:
+def oom_score() -> int:
     """The kernel takes a server a little sooner than containerd."""
+    text = read_file(f"/proc/{posix.getppid()}/oom_score_adj").strip()
+    return min(1000, int(text) + 1) if text.removeprefix(b"-").isdigit() else 1
+
+
+def set_oom_score(pid: int, score: int) -> None:
     try:
-        score = min(1000, int(read_file(f"/proc/{posix.getppid()}/oom_score_adj")) + 1)
         fd = posix.open(f"/proc/{pid}/oom_score_adj", posix.O_WRONLY | posix.O_CLOEXEC)
         try:
             posix.write(fd, str(score).encode())
         finally:
             posix.close(fd)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         if not isinstance(error, PermissionError):
-            complain(f"oom_score_adj: {error}")
+            raise
 
 
 def join_cgroup(pid: int, path: str) -> None:

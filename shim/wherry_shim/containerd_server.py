@@ -7,8 +7,8 @@ import posix
 import time
 
 from wherry_shim import ttrpc
-from wherry_shim.bootstrap import Arguments, UsageError
-from wherry_shim.bootstrap_start import LISTENER, locked
+from wherry_shim.bootstrap import Arguments, UsageError, complain
+from wherry_shim.bootstrap_start import DIRECTORY, LISTENER, locked
 from wherry_shim.containerd import METHODS, TASK_SERVICES, Emitter, Handler, unpack
 from wherry_shim.events import Command, Publisher
 from wherry_shim.keeper import Setting
@@ -110,6 +110,25 @@ class ContainerdServer:
 
 
 def main(arguments: Arguments) -> int:
+    """A cold server. It leaves a zygote behind, where there is none."""
+    from wherry_shim import zygote
+
+    listener = inherited()
+    zygote.leave_behind(DIRECTORY, forked)
+    serve(arguments, listener)
+    return 0
+
+
+def forked(argv: "list[str]") -> None:
+    """A server that the zygote has made."""
+    try:
+        serve(Arguments(argv[1:]), inherited())
+        posix._exit(0)
+    except Exception as error:
+        complain(f"shim: {type(error).__name__}: {error}")
+
+
+def inherited() -> "_socket.socket":
     try:
         listener = _socket.socket(fileno=LISTENER)
         if not listener.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
@@ -118,9 +137,12 @@ def main(arguments: Arguments) -> int:
         posix.closerange(LISTENER + 1, 1 << 20)  # what containerd or we forgot to close would be ours for ever
     except OSError as error:
         raise UsageError(f"descriptor {LISTENER} is no listening socket ({error}): the action is start or delete")
+    return listener
+
+
+def serve(arguments: Arguments, listener: "_socket.socket") -> None:
     for signal in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         _signal.signal(signal, lambda number, frame: None)  # not ignored: children would inherit that
     server = ContainerdServer(arguments, listener, dict(posix.environ))
     posix.chdir("/")
     server.run()
-    return 0

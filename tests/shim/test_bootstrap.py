@@ -22,8 +22,10 @@ ROOT = pytest.mark.requires("root")
 SOCKETS = Path(bootstrap_start.DIRECTORY)
 
 
-@pytest.fixture
-def shim(tmp_path: Path) -> Iterator[Callable[..., Shim]]:
+@pytest.fixture(params=["off", "on"], ids=["cold", "zygote"])
+def shim(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Shim]]:
+    """Each test twice: servers by themselves, and servers that a zygote forks (the first one of the session makes it)."""
+    monkeypatch.setenv("WHERRY_ZYGOTE", request.param)
     made: list[Shim] = []
 
     def make(id: str = "one", **more: object) -> Shim:
@@ -91,7 +93,7 @@ def test_start_prints_the_address_and_leaves_a_server(shim: Callable[..., Shim])
     assert address == (one.bundle / "address").read_text() == f"unix://{bootstrap_start.socket_path(str(SOCKETS), one.address, NAMESPACE, 'one')}"
     assert os.stat(address.removeprefix("unix://")).st_mode & 0o777 == 0o600
     pid = one.pid
-    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    words = re.split("[\0 ]", Path(f"/proc/{pid}/cmdline").read_text())  # a forked server has one string with spaces
     assert any("containerd-shim" in word for word in words)
     assert words[words.index("-namespace") + 1] == NAMESPACE and words[words.index("-id") + 1] == "one"
     assert os.getpgid(pid) == pid and os.readlink(f"/proc/{pid}/cwd") == "/"

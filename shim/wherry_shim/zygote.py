@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The zygote: an interpreter that has everything loaded and forks a server in a millisecond. It holds no state and no container.
+
+The first cold server of a kind leaves one behind, which goes when nobody has asked it for a while. A fork inherits its parent's world, so there is
+one for each build, user, set of namespaces and cgroup: all of that is in its socket's name. What differs from one start to the next comes with the
+request, and the server applies it before it accepts anybody: standard error, environment, umask, limits, oom_score_adj.
+
+Request, one packet: header, then argv and environment, each text with a NUL; descriptors: the listening socket, the log. Answer: the server's pid, and
+a last word to the server, GO: without it the server ends. Whoever gets no answer at once closes the socket and starts a cold server instead: a zygote
+that is gone, slow or hung costs a few milliseconds and nothing else, and two servers never share a socket.
+"""
+
+import _socket
+import fcntl
+import gc
+import posix
+import sys
+from _struct import Struct
+from _struct import error as StructError  # type: ignore[attr-defined]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEADER = Struct("<IIiII")  # magic, umask, oom_score_adj or KEEP, number of arguments, number of variables; then 16 limits, soft and hard
+LIMITS = Struct("<32Q")
+MAGIC = 0x575A0001
+KEEP = -10000
+GO = b"g"
+LARGEST = 192 << 10
+PATIENCE = 0.02
+"""Seconds that a start waits for the answer."""
+IDLE = 60.0
+TITLE = "containerd-shim-wherry-v2 zygote"
+NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
+CREDENTIALS = (b"Uid:", b"Gid:", b"Groups:", b"CapPrm:", b"CapEff:", b"CapBnd:", b"NoNewPrivs:", b"Seccomp:")
+_PEER = Struct("3i")
+
+
+def _read(path: str) -> bytes:
+    from wherry_shim.bootstrap import read_file
+
+    return read_file(path)
+
+
+def world() -> bytes:
+    """All that a fork would inherit and cannot change; csrc/shim/world.c writes the same."""
+    from wherry.kernel import native
+
+    lines = [native.build_id().hex().encode()]
+    for name in NAMESPACES:
+        try:
+            lines.append(posix.readlink(f"/proc/self/ns/{name}").encode())
+        except OSError:
+            lines.append(b"-")
+    lines += [line for line in _read("/proc/self/status").split(b"\n") if line.startswith(CREDENTIALS)]
+    return b"\n".join(lines) + b"\n" + _read("/proc/self/cgroup") + _read("/proc/self/attr/current")
+
+
+def socket_path(directory: str) -> str:
+    from wherry_shim.bootstrap_start import sha256
+
+    return f"{directory}/zygote-{sha256(world())[:32]}"
+
+
+# ---- asking
+
+
+def ask(path: str, argv: "list[str]", environment: "dict[bytes, bytes]", oom_score: int, fds: "list[int]") -> int:
+    """The pid of a new server; 0 = there is no zygote, or none that answers."""
+    import resource
+
+    from wherry_shim.ttrpc import may_connect
+
+    limits = [value & (1 << 64) - 1 for number in range(16) for value in resource.getrlimit(number)]
+    mask = posix.umask(0o077)
+    posix.umask(mask)
+    texts = [word.encode("utf-8", "surrogateescape") for word in argv] + [name + b"=" + value for name, value in environment.items()]
+    packet = HEADER.pack(MAGIC, mask, oom_score, len(argv), len(environment)) + LIMITS.pack(*limits) + b"".join(text + b"\0" for text in texts)
+    peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        peer.settimeout(PATIENCE)
+        peer.connect(path)
+        if not may_connect(peer) or len(packet) > LARGEST:
+            return 0
+        rights = Struct(f"{len(fds)}i").pack(*fds)
+        peer.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+        pid = int.from_bytes(peer.recv(4), "little")
+        return pid if pid and peer.send(GO) else 0
+    except OSError:
+        return 0
+    finally:
+        peer.close()
+
+
+# ---- being one
+
+
+class Zygote:
+    """serve(arguments) is what a forked child goes on as; it does not return."""
+
+    def __init__(self, path: str, serve: "Callable[[list[str]], None]") -> None:
+        self.path, self._serve = path, serve
+        self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+
+    def bind(self) -> bool:
+        """False: somebody is there already."""
+        from wherry_shim.bootstrap_start import locked
+
+        lock = locked(self.path.rpartition("/")[0])
+        try:
+            try:
+                self._listener.bind(self.path)
+            except OSError:
+                if self._is_served():
+                    self._listener.close()
+                    return False
+                posix.unlink(self.path)
+                self._listener.bind(self.path)
+            posix.chmod(self.path, 0o600)
+            self._listener.listen(64)
+        finally:
+            posix.close(lock)
+        return True
+
+    def _is_served(self) -> bool:
+        peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+        try:
+            peer.settimeout(0.1)
+            peer.connect(self.path)
+            return True
+        except OSError:
+            return False
+        finally:
+            peer.close()
+
+    def run(self) -> None:
+        """Until nobody has asked for IDLE seconds."""
+        self._listener.settimeout(IDLE)
+        while True:
+            try:
+                self._one()
+            except TimeoutError:
+                if self._leave():
+                    self._listener.close()
+                    return
+            except (OSError, ValueError, StructError):
+                continue  # a client that has gone, or none that we know
+
+    def _leave(self) -> bool:
+        from wherry_shim.bootstrap_start import locked
+
+        lock = locked(self.path.rpartition("/")[0])
+        try:
+            self._listener.settimeout(0)
+            self._one()
+            return False
+        except BlockingIOError:
+            posix.unlink(self.path)
+            return True
+        finally:
+            self._listener.settimeout(IDLE)
+            posix.close(lock)
+
+    def _one(self) -> None:
+        from wherry_shim.ttrpc import may_connect
+
+        descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
+        peer = _socket.socket(fileno=descriptor)
+        fds: list[int] = []
+        try:
+            if not may_connect(peer):
+                return
+            peer.settimeout(1)
+            packet, ancillary, _, _ = peer.recvmsg(LARGEST, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
+            for _, kind, raw in ancillary:
+                if kind == _socket.SCM_RIGHTS:
+                    fds += Struct(f"{len(raw) // 4}i").unpack(raw[: len(raw) // 4 * 4])
+            self._fork(peer, packet, fds)
+        except TimeoutError:
+            return  # somebody who connects and says nothing
+        finally:
+            for fd in fds:
+                posix.close(fd)
+            peer.close()
+
+    def _fork(self, peer: "_socket.socket", packet: bytes, fds: "list[int]") -> None:
+        request = Request(packet)
+        if len(fds) != 2:
+            raise ValueError("two descriptors belong to a request")
+        pid = posix.fork()
+        if pid:
+            peer.send(pid.to_bytes(4, "little"))
+            return
+        try:
+            if peer.recv(1) != GO:
+                posix._exit(0)
+            become(request, fds)
+            self._serve(request.argv)
+        finally:
+            posix._exit(1)
+
+
+class Request:
+    """Taken apart; whatever is wrong with it is a ValueError or a struct.error."""
+
+    def __init__(self, packet: bytes) -> None:
+        magic, self.umask, self.oom_score, count, variables = HEADER.unpack_from(packet)
+        self.limits = LIMITS.unpack_from(packet, HEADER.size)
+        texts = packet[HEADER.size + LIMITS.size :].split(b"\0")
+        if magic != MAGIC or len(texts) != count + variables + 1 or not count:
+            raise ValueError("not a request")
+        self.argv = [text.decode("utf-8", "surrogateescape") for text in texts[:count]]
+        self.environment = dict(text.split(b"=", 1) for text in texts[count:-1] if b"=" in text)
+
+
+def become(request: Request, fds: "list[int]") -> None:
+    """In the child: what an exec and its parent would have given to a cold server."""
+    import _signal  # type: ignore[import-not-found]
+
+    from wherry_shim.bootstrap_start import LISTENER
+
+    posix.setpgid(0, 0)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    low = [fcntl.fcntl(fd, fcntl.F_DUPFD, LISTENER + 1) for fd in fds]
+    posix.dup2(low[1], 2)
+    posix.dup2(low[0], LISTENER)
+    posix.closerange(LISTENER + 1, 1 << 20)
+    posix.umask(request.umask)
+    _set_environment(request.environment)
+    _set_limits(request.limits)
+    if request.oom_score != KEEP:
+        _write("/proc/self/oom_score_adj", str(request.oom_score).encode())
+    sys.argv = list(request.argv)
+    set_title(" ".join(request.argv))
+
+
+def _set_environment(environment: "dict[bytes, bytes]") -> None:
+    for name in [name for name in posix.environ if name not in environment]:
+        posix.unsetenv(name)
+        del posix.environ[name]
+    for name, value in environment.items():
+        if posix.environ.get(name) != value:
+            posix.putenv(name, value)
+            posix.environ[name] = value
+    if "os" in sys.modules:
+        copy = sys.modules["os"].environ
+        copy.clear()
+        copy.update({name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape") for name, value in environment.items()})
+
+
+def _set_limits(limits: "tuple[int, ...]") -> None:
+    import resource
+
+    for number in range(16):
+        wanted = tuple(-1 if value == (1 << 64) - 1 else value for value in limits[2 * number : 2 * number + 2])
+        if resource.getrlimit(number) != wanted:
+            resource.setrlimit(number, (wanted[0], wanted[1]))
+
+
+def _write(path: str, data: bytes) -> None:
+    try:
+        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        posix.write(fd, data)
+    except OSError:
+        pass
+    finally:
+        posix.close(fd)
+
+
+def set_title(text: str) -> None:
+    """What `ps` shows: over our arguments, and over the environment behind them where it is longer."""
+    try:
+        fields = _read("/proc/self/stat").rpartition(b")")[2].split()
+        start, end, last = int(fields[45]), int(fields[46]), int(fields[48])
+        room = last - start
+        data = text.encode("utf-8", "replace")[: room - 1]
+        # a byte that is not NUL at the end of the arguments says that they go on
+        data += b"\0" * max(1, end - start - len(data))
+        fd = posix.open("/proc/self/mem", posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.pwrite(fd, data, start)
+        finally:
+            posix.close(fd)
+    except (OSError, ValueError, IndexError):
+        pass
+
+
+def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
+    """By a cold server, before it has done anything: a copy of it becomes the zygote for those that come after."""
+    if posix.environ.get(b"WHERRY_ZYGOTE") == b"off":
+        return
+    import resource
+
+    from wherry_shim import messages_rare
+
+    assert resource and messages_rare.TABLE  # loaded, for those who are forked
+    gc.collect()
+    gc.freeze()
+    between = posix.fork()
+    if between:  # the zygote is nobody's child: no server has to wait for it
+        posix.waitpid(between, 0)
+        return
+    try:
+        if posix.fork():
+            posix._exit(0)
+        import _signal
+
+        posix.setpgid(0, 0)
+        null = posix.open("/dev/null", posix.O_RDWR)
+        posix.dup2(null, 2)
+        posix.closerange(3, 1 << 20)
+        posix.chdir("/")
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for servers
+        zygote = Zygote(socket_path(directory), serve)
+        if zygote.bind():
+            set_title(TITLE)
+            zygote.run()
+    finally:
+        posix._exit(0)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers from the zygote: what a start gives them, and that one which is gone, stopped, or spoken to in noise holds nobody up."""
+
+import os
+import re
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wherry_shim import bootstrap_start, zygote
+
+from .shims import Shim, alive, wait_for_end
+
+pytestmark = pytest.mark.requires("root")
+PATH = zygote.socket_path(bootstrap_start.DIRECTORY)
+"""A start that the tests make has their own world, so this is its zygote too."""
+
+
+def zygote_pid() -> int:
+    """0 = there is none that listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        try:
+            peer.connect(PATH)
+        except OSError:
+            return 0
+        return struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+
+@pytest.fixture
+def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Shim]]:
+    monkeypatch.delenv("WHERRY_ZYGOTE", raising=False)
+    made: list[Shim] = []
+
+    def make(id: str) -> Shim:
+        made.append(Shim(tmp_path, id, str(tmp_path / "containerd.sock")))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.socket:
+            one.end()
+
+
+@pytest.fixture
+def warm(shim: Callable[[str], Shim]) -> int:
+    """The pid of a zygote."""
+    if not zygote_pid():
+        shim("first").start()
+    deadline = time.monotonic() + 20
+    while not (pid := zygote_pid()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return pid
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def forked(one: Shim, zygote: int, **more: object) -> int:
+    """Starts until the server is the zygote's: on a busy machine the answer may come too late."""
+    for _ in range(10):
+        one.start(**more)
+        if parent(one.pid) == zygote:
+            return one.pid
+        one.end()
+    raise AssertionError("no server from the zygote in ten starts")
+
+
+def test_a_forked_server_is_as_a_cold_one(shim: Callable[[str], Shim], warm: int) -> None:
+    one = shim("one")
+    os.mkfifo(one.bundle / "log")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mask = os.umask(0o027)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 7, hard))
+    try:
+        pid = forked(one, warm, WHERRY_TEST="here")
+    finally:
+        os.umask(mask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "Umask:\t0027" in status and "Threads:\t1\n" in status
+    assert re.search(rf"Max open files +{soft - 7} ", Path(f"/proc/{pid}/limits").read_text())
+    assert os.getpgid(pid) == pid
+    assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == min(1000, int(Path("/proc/self/oom_score_adj").read_text()) + 1)
+    title = Path(f"/proc/{pid}/cmdline").read_text()
+    assert "containerd-shim" in title and "-id one" in title.replace("\0", " ")
+    names = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")}
+    assert names["2"] == str(one.bundle / "log") and names["0"] == names["1"] == "/dev/null"
+    assert not [name for name in names.values() if "zygote" in name]
+
+
+def test_a_zygote_holds_nothing(warm: int) -> None:
+    names = [os.readlink(f"/proc/{warm}/fd/{number}") for number in os.listdir(f"/proc/{warm}/fd")]
+    assert sorted(name for name in names if not name.startswith("socket:")) == ["/dev/null"] * 3
+    assert len(names) <= 5 and os.readlink(f"/proc/{warm}/cwd") == "/"
+    assert "zygote" in Path(f"/proc/{warm}/cmdline").read_text()
+
+
+def test_servers_survive_their_zygote_and_the_next_start_makes_another(shim: Callable[[str], Shim], warm: int) -> None:
+    one, two = shim("one"), shim("two")
+    pid = forked(one, warm)
+    os.kill(warm, signal.SIGKILL)
+    wait_for_end(warm)
+    assert one.pid == pid and alive(pid)
+    two.start()
+    deadline = time.monotonic() + 20
+    while not zygote_pid():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert two.pid
+
+
+def test_a_stopped_zygote_holds_nobody_up(shim: Callable[[str], Shim], warm: int) -> None:
+    one, before = shim("one"), children(warm)
+    os.kill(warm, signal.SIGSTOP)
+    try:
+        one.start()
+        server = one.pid
+        assert parent(server) != warm
+    finally:
+        os.kill(warm, signal.SIGCONT)
+    assert zygote_pid() == warm  # it has come to the old request, and to its end
+    deadline = time.monotonic() + 10
+    while [pid for pid in children(warm) if alive(pid) and pid not in before]:
+        assert time.monotonic() < deadline, "a second server on one socket"
+        time.sleep(0.02)
+    assert {one.pid for _ in range(5)} == {server}
+
+
+def test_a_server_that_ended_leaves_no_zombie(shim: Callable[[str], Shim], warm: int) -> None:
+    one = shim("one")
+    pid = forked(one, warm)
+    one.call("Shutdown")
+    wait_for_end(pid)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(noise=st.binary(max_size=200) | st.binary(max_size=300).map(lambda data: zygote.HEADER.pack(zygote.MAGIC, 0, 0, 1, 0) + data))
+def test_noise(warm: int, noise: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        peer.settimeout(10)
+        peer.connect(PATH)
+        peer.send(noise or b"\0")
+    assert zygote_pid() == warm
+
+
+def test_the_world_is_in_the_name() -> None:
+    assert zygote.world() == zygote.world()
+    script = f"import sys; sys.path[:0] = {[place for place in os.sys.path if place]!r}; from wherry_shim import zygote; print(zygote.socket_path('/x'))"
+    here, elsewhere = (subprocess.run([*prefix, os.sys.executable, "-c", script], capture_output=True, text=True, timeout=60).stdout for prefix in ([], ["unshare", "--uts"]))
+    assert here.strip().rpartition("/")[2] == PATH.rpartition("/")[2]
+    assert elsewhere and elsewhere != here
+
+
+def test_a_zygote_that_nobody_asks_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote, "IDLE", 0.2)
+    one = zygote.Zygote(str(tmp_path / "z"), lambda argv: None)
+    assert one.bind()
+    assert not zygote.Zygote(str(tmp_path / "z"), lambda argv: None).bind()  # one of a kind
+    one.run()
+    assert not (tmp_path / "z").exists()
