@@ -73,9 +73,12 @@ int monitor_receive(int socket, struct monitor_message *message)
 	int result;
 
 	monitor_empty(message, 0, 0);
-	size = TEMP_FAILURE_RETRY(recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
+	/* ECONNRESET, said once: the peer went without having read all. What it had said comes after it, then the end */
+	do
+		size = recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	while (size < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (size < 0)
-		return errno == ECONNRESET ? 0 : -errno;
+		return -errno;
 	if (size == 0 && !header.msg_controllen)
 		return 0;
 	if (size < (ssize_t)sizeof(message->head))

@@ -104,9 +104,8 @@ class Keeper:
 
     def _release_exit(self, process: Process) -> None:
         """Publishes an end as soon as its start is out, and that of init after those of its execs."""
-        process.starting = False
         container = process.container
-        if process.status == STOPPED and process.exec_id:
+        if process.status == STOPPED and process.exec_id and not process.starting:
             self._publish(process)
         init = container.init
         if init.status == STOPPED and not init.starting and not container.running_execs():

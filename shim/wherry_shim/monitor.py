@@ -152,6 +152,8 @@ class Monitor:
                 data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE, _RIGHTS, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # said once: it went without having read all. What it had said comes after it
+                continue
             except OSError:
                 data, ancillary = b"", []
             if not data:

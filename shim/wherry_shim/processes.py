@@ -13,7 +13,7 @@ from wherry.container import create as runtime
 from wherry.container import execute, lifecycle
 from wherry.container.execute import ExecOptions
 from wherry.container.options import CreateOptions
-from wherry.errors import NotFoundError, WherryError, exists
+from wherry.errors import NotFoundError, WherryError, exists, refused
 from wherry.kernel import native
 from wherry.kernel.native import Failure, constants
 from wherry_shim import monitor, rootfs, stdio
@@ -21,6 +21,7 @@ from wherry_shim.clean import MARKER
 from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.loop import Later
 from wherry_shim.monitor import Monitor, Report
+from wherry_shim.state import PAUSED, PAUSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,7 +222,6 @@ def _ask(process: "Process", kind: int, texts: "dict[str, bytes]", plan: bytes, 
     finally:
         for descriptor in memory:
             posix.close(descriptor)
-    streams.close_given()
 
 
 def _memory(name: str, data: bytes) -> int:
@@ -245,6 +245,8 @@ def adopt_report(process: "Process", report: Report) -> None:
     process.master = report.fds.pop("master", -1)
     process.drained = Later() if process.master >= 0 else None
     report.close()
+    if process.streams is not None:
+        process.streams.close_given()
     if process.input_closed and process.container.monitor is not None:  # CloseIO came while it was being made
         process.container.monitor.ask(monitor.CLOSE_INPUT, process.number)
 
@@ -275,14 +277,27 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     options.pid_file = f"{container.bundle}/{process.exec_id}.pid"
     process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed)
     try:
-        report = await _exec(process, options, below=False)
-        if report is None:
-            report = await _exec(process, options, below=True)
+        report = await _known(process, options) or await _exec(process, options, below=False) or await _exec(process, options, below=True)
         assert report is not None
         adopt_report(process, report)
     except BaseException:
         process.streams.close(loop)
         raise
+
+
+async def _known(process: "Process", options: ExecOptions) -> "Report | None":
+    """The plan of the same process before, as a probe comes again and again. Where that fails it is made anew."""
+    container = process.container
+    planned = container.plans.get(process.spec)
+    if planned is None:
+        return None
+    if container.init.status in (PAUSED, PAUSING):
+        raise failed("exec", refused("exec", "paused", container.id))
+    try:
+        return await _send(process, options, planned, container.init.pidfd)
+    except Failure:
+        del container.plans[process.spec]
+        return None
 
 
 async def _exec(process: "Process", options: ExecOptions, below: bool) -> "Report | None":
@@ -292,15 +307,21 @@ async def _exec(process: "Process", options: ExecOptions, below: bool) -> "Repor
     except (WherryError, OSError) as error:
         raise failed("exec", error) from error
     try:
-        process.answer = Later()
-        _ask(process, monitor.EXEC, _exec_texts(process, options, planned), planned.plan, target=planned.pidfd)
-        return made(await process.answer)
+        report = await _send(process, options, planned, planned.pidfd)
     except Failure as failure:
         if failure.error == EBUSY and failure.call == "CLONE" and not below:
             return None
         raise failed("exec", execute.worded(failure, planned.plan, planned.pidfd, options)) from failure
     finally:
         posix.close(planned.pidfd)
+    process.container.remember(process.spec, planned)
+    return report
+
+
+async def _send(process: "Process", options: ExecOptions, planned: "Planned", target: int) -> Report:
+    process.answer = Later()
+    _ask(process, monitor.EXEC, _exec_texts(process, options, planned), planned.plan, target=target)
+    return made(await process.answer)
 
 
 def _exec_texts(process: "Process", options: ExecOptions, planned: "Planned") -> "dict[str, bytes]":

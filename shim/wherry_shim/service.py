@@ -177,6 +177,7 @@ class Service(Keeper):
         names = container.init.names
         event["io"] = {"stdin": names.stdin, "stdout": names.stdout, "stderr": names.stderr, "terminal": names.terminal}
         self.emit("/tasks/create", event)
+        container.init.starting = False
         self._release_exit(container.init)
         return {"pid": container.init.pid}
 
@@ -217,8 +218,9 @@ class Service(Keeper):
                 init.status = RUNNING
             self.emit("/tasks/start", {"container_id": container.id, "pid": init.pid})
         finally:
-            container.turn.give()
+            init.starting = False
             self._release_exit(init)
+            container.turn.give()
 
     async def _start_exec(self, process: Process) -> None:
         container = process.container
@@ -239,6 +241,7 @@ class Service(Keeper):
         if process.status != STOPPED:
             process.status = RUNNING
         self.emit("/tasks/exec-started", {"container_id": container.id, "exec_id": process.exec_id, "pid": process.pid})
+        process.starting = False
         self._release_exit(process)
 
     async def exec(self, request: "Message") -> "Message":

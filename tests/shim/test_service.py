@@ -62,6 +62,25 @@ def test_execs(server: Server, bundle: Bundle) -> None:
     assert server.topics("e") == ["exec-added", "exec-started", "exit"]
 
 
+def test_the_same_exec_again_and_again(server: Server, bundle: Bundle, place: Path) -> None:
+    """Its plan is known by then. What it does not know any more, a program that has gone, is found out all the same."""
+    bundle.rootfs.joinpath("probe.sh").write_text("#!/bin/sh\nexit 3\n")
+    bundle.rootfs.joinpath("probe.sh").chmod(0o755)
+    make(server, bundle)
+    server.call("Start", id="a")
+    for exec_id in ("e", "f"):
+        server.call("Exec", id="a", exec_id=exec_id, spec=spec("/probe.sh"))
+        server.call("Start", id="a", exec_id=exec_id)
+        assert server.call("Wait", id="a", exec_id=exec_id)["exit_status"] == 3
+    for exec_id in ("g", "h"):
+        server.call("Exec", id="a", exec_id=exec_id, spec=spec("/probe.sh"))
+    server.call("Pause", id="a")
+    assert "cannot exec in a paused container" in server.refused("Start", id="a", exec_id="g").text
+    server.call("Resume", id="a")
+    bundle.rootfs.joinpath("probe.sh").unlink()
+    assert "no such file or directory" in server.refused("Start", id="a", exec_id="h").text
+
+
 def test_signals(server: Server, bundle: Bundle) -> None:
     make(server, bundle.shell("trap 'exit 9' USR1; while :; do sleep 0.02; done"))
     server.call("Start", id="a")

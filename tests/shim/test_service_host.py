@@ -54,14 +54,20 @@ def test_a_bind_for_a_root(server: Server, bundle: Bundle, place: Path) -> None:
 
 
 def test_an_overlay_for_a_root(server: Server, bundle: Bundle, place: Path) -> None:
+    """Its upper directory is on a tmpfs: not every filesystem can have one."""
     lower = moved_rootfs(bundle, place)
-    for name in ("upper", "work"):
-        (place / name).mkdir()
-    options = ["index=off", f"workdir={place}/work", f"upperdir={place}/upper", f"lowerdir={lower}"]
-    bundle.shell("echo x >/file; exit 6")
-    assert life(server, bundle, rootfs=[{"type": "overlay", "source": "overlay", "options": options}]) == 6
-    assert (place / "upper/file").read_text() == "x\n"
-    assert not mounted(bundle.path)
+    (place / "disk").mkdir()
+    rootfs.mount_all([{"type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]}], str(place / "disk"))
+    try:
+        for name in ("upper", "work"):
+            (place / "disk" / name).mkdir()
+        options = ["index=off", f"workdir={place}/disk/work", f"upperdir={place}/disk/upper", f"lowerdir={lower}"]
+        bundle.shell("echo x >/file; exit 6")
+        assert life(server, bundle, rootfs=[{"type": "overlay", "source": "overlay", "options": options}]) == 6
+        assert (place / "disk/upper/file").read_text() == "x\n"
+        assert not mounted(bundle.path)
+    finally:
+        rootfs.unmount_all(str(place / "disk"))
 
 
 def layers(place: Path, count: int) -> list[str]:
