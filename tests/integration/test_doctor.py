@@ -12,10 +12,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from harness.bundle import Bundle
 from harness.census import cgroup_mounts, children
 from harness.console import read_until
 from harness.everybody import USER, as_user, install
 from harness.requirements import cgroup_mode
+from harness.runtime import Runtime
+from wherry.api.findings import DEFAULT_CAPABILITIES
 
 pytestmark = [pytest.mark.ours, pytest.mark.one_way, pytest.mark.usefixtures("front"), pytest.mark.requires("root")]
 SCHEMA = json.loads((Path(__file__).parents[2] / "specs/doctor.schema.json").read_text())
@@ -94,6 +97,24 @@ def test_where_user_namespaces_are_used_up(everybodys: Path, place: Path) -> Non
     assert not found["usable"] and status(found, "namespaces", "user") == "missing"
     (finding,) = (one for one in found["findings"] if (one["group"], one["name"]) == ("namespaces", "user"))
     assert finding["remedy"] == "sysctl -w user.max_user_namespaces=15000" and finding["needed"]
+
+
+@pytest.mark.requires("userns")
+def test_inside_of_a_container(everybodys: Path, runtime: Runtime, bundle: Bundle) -> None:
+    """As engines make them: what is masked in /proc keeps a nested container from having its own, and it is said so."""
+    bundle.config["root"] = {"path": "/", "readonly": True}
+    bundle.config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    bundle.process["args"] = [str(everybodys), "--root", "/dev/shm/root", "doctor", "--json"]
+    names = [f"CAP_{name}" for name in DEFAULT_CAPABILITIES]
+    bundle.process["capabilities"] = {kind: names for kind in ("bounding", "effective", "permitted")}
+    id = runtime.new_id()
+    bundle.save()
+    done = subprocess.run(runtime.argv("run", "--bundle", bundle.path, id), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=runtime.env)
+    found = document(done)
+    assert not found["usable"] and status(found, "namespaces", "user") == "ok"
+    (finding,) = (one for one in found["findings"] if one["name"] == "new proc")
+    assert finding["status"] == "missing" and "systempaths=unconfined" in finding["remedy"]
+    assert status(found, "container", "a container") == "missing"
 
 
 def test_as_text(command: str, place: Path) -> None:

@@ -118,7 +118,9 @@ class Report:
         facts = self.seen.facts
         if self.seen.privileged:
             return "root"
-        return "root of a user namespace" if facts.user_namespace and facts.uid == 0 else self.seen.name or f"uid {facts.uid}"
+        if facts.uid == 0:
+            return "root of a user namespace" if facts.user_namespace else "root without CAP_SYS_ADMIN"
+        return self.seen.name or f"uid {facts.uid}"
 
     def document(self) -> dict[str, Any]:
         facts = self.seen.facts

@@ -305,7 +305,7 @@ def capabilities(seen: Seen) -> Iterator[Finding]:
 
 
 def subordinate_ids(seen: Seen) -> Iterator[Finding]:
-    if seen.privileged or (seen.facts.uid == 0 and seen.facts.user_namespace):  # who is root somewhere maps ids of that namespace
+    if seen.facts.uid == 0:  # of a user namespace: who is root there maps its ids
         return
     name, least = seen.name or str(seen.facts.uid), min(seen.subordinate.values(), default=0)
     detail = ", ".join(f"{file}: {count or 'none'}" for file, count in seen.subordinate.items())

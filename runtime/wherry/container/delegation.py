@@ -24,7 +24,7 @@ def own_tree(facts: HostFacts, systemd: bool, name: str) -> str:
     """The command or setting that gives the caller a place for cgroups."""
     if privileged(facts):
         return "mount -t cgroup2 cgroup2 /sys/fs/cgroup" if facts.cgroup_mode == "none" else "mount -o remount,rw /sys/fs/cgroup"
-    if facts.user_namespace and facts.uid == 0:
+    if facts.uid == 0:
         return "start the container around it with its cgroup tree writable (--privileged, or -v /sys/fs/cgroup:/sys/fs/cgroup:rw)"
     if facts.cgroup_mode != "v2":
         return "cgroup version 2: boot with systemd.unified_cgroup_hierarchy=1 (version 1 cannot be delegated safely)"
