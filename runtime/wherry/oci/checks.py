@@ -9,7 +9,7 @@ The rules of an Object see one value of the right shape; those in RULES see the 
 the host.
 """
 
-from wherry.oci.shape import I64, U32, U64, Finding, Late, Map, Object, Report, walk
+from wherry.oci.shape import I64, U16, U32, U64, Finding, Late, Map, Object, Report, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ _CAPABILITIES = Object(
 PROCESS = Object(
     {
         "terminal": bool,
-        "consoleSize": Object({"height": U32, "width": U32}, ("height", "width")),
+        "consoleSize": Object({"height": U16, "width": U16}, ("height", "width")),  # the kernel's struct winsize
         "cwd": str,
         "env": _STRINGS,
         "args": _STRINGS,

@@ -51,6 +51,7 @@ ERRORS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"/process/oomScoreAdj": -1001}, "RANGE", None),
     ({"/process/oomScoreAdj": 1001}, "RANGE", None),
     ({"/process/consoleSize/width": MISSING}, "REQUIRED", None),
+    ({"/process/consoleSize/height": 65536}, "RANGE", None),
     ({"/linux": []}, "TYPE", None),
     ({"/linux/resources": []}, "TYPE", None),
     ({"/linux/resources/memory/limit": 2**63}, "RANGE", None),
