@@ -50,14 +50,17 @@ KNOWN = [
     ("runc", r"rlimits RLIMIT_NOFILE: \[(\d+), \1\] -> \[\d+, \1\]", "programs in Go raise their own soft limit, and this runc passes that on; without a limit in the configuration it is the caller's"),
     ("crun", r'keyring: "keyring;\d+;\d+;\w+;ID" -> "keyring;0;0;\w+;_ses.ID"', "name, owner and permissions of the session keyring are those of runc"),
     ("crun", r"mounts /dev/\w+ options: -noexec -nosuid", "devices that are bound from the host have the flags of the host's, as under runc; a device is never executed"),
-    ("crun", r"mounts /b propagation: \+shared", "the option `rshared` asks for it, as under runc"),
-    ("crun", r"mounts /proc/\S+ options: \+nodev \+noexec \+nosuid", "what is made read-only keeps the other flags of its mount, as under runc"),
+    ("crun", r"mounts /\S+ #2 options: -rw( \+nodev)? \+ro", "what lies below a path that is made read-only has its own options at that time already"),
+    ("crun", r'places /\S+: "41777 (.*)" -> "4[01][0-7]{3} \1"', "without a mode in its options, a tmpfs has the one of its target, as under runc"),
+    ("crun", r"environ: (\[.*)\] -> \1, \"HOME=/\"\]", "who is not in /etc/passwd has / as its home, as under runc"),
+    ("crun", r"mounts /[a-z/]+\d?( #\d)? propagation: \+shared", "the option `rshared` asks for it, as under runc"),
+    ("crun", r"mounts /proc/\S+ options:( \+nodev)?( \+noexec)?( \+nosuid)?", "what is made read-only keeps the other flags of its mount, as under runc"),
     ("crun", r"mounts /dev/shm options: \+nodev \+noexec \+nosuid", "the options of a bind mount are those that the configuration has, as under runc"),
     ("crun", r'traces .*: "-rwx------ (\d+:\d+)" -> "-rw-r--r-- \1"', "the file that a missing target of a bind mount becomes is no program, and anybody may read it: 0644"),
     ("crun", r'traces .*: "drwxr-xr-t (\d+:\d+)" -> "drwxr-xr-x \1"', "the directory that a missing target becomes has mode 0755, as under runc"),
     (
         "crun",
-        r'limits  owner: "(?!0)(\d+):\1 40755" -> "0:0 40755"',
+        r'limits  owner: "(?!0)(\d+):\1 40755" -> "0:0 40755"|places /sys/fs/cgroup: "40755 0:0" -> "40755 65534:65534"',
         "a cgroup is given to the container's root where it is mounted for writing in a cgroup namespace, as the specification has it",
     ),
     ("crun", r'fds [012]: \[false, "file", \d+, 0\] -> \[false, "file", \d+, 65534\]', "the caller's files keep their owner"),
@@ -68,9 +71,9 @@ KNOWN = [
 ]
 
 
-# What another runtime refuses, or says when it does, and we do.
+# What we refuse and another runtime does not, and why: (runtime, our words, reason).
 REFUSED = [
-    ("runc", r"flags: 0x[0-9a-f]+: operation not permitted", "in a user namespace, the flags that the host's mount has locked are kept; an option that contradicts is refused by both"),
+    ("crun", "a flag that the host's mount has locked cannot be cleared", "in a user namespace, options that contradict the host's mount are an error, as under runc"),
 ]
 
 
@@ -146,3 +149,10 @@ def unknown(lines: Iterable[str], other: str, masked: list[str]) -> list[str]:
         if not any(re.fullmatch(pattern, text) for pattern in patterns):
             found.append(line)
     return found
+
+
+def refused(theirs: dict[str, Any], ours: dict[str, Any], other: str) -> bool:
+    """Whether both refuse the configuration, or we alone with a reason that is listed."""
+    if "refused" in ours:
+        return "refused" in theirs or any(name == other and text in ours["refused"] for name, text, _ in REFUSED)
+    return False
