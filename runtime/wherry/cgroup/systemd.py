@@ -86,20 +86,18 @@ class Manager:
 
     def _forget(self, name: str) -> None:
         """It has failed, or is just going; where it lives it is somebody else's."""
-        state = self.state(name)
-        if state == "failed":
-            self.reset(name)
         deadline = time.monotonic() + self._connection.limit_s
-        while state not in ("", "inactive", "failed"):
-            if state != "deactivating" or time.monotonic() > deadline:
+        while state := self.state(name):
+            if state == "failed":
+                self.reset(name)
+            elif state not in ("inactive", "deactivating") or time.monotonic() > deadline:
                 raise HostError(
                     f"the unit {name} exists already, and is {state}",
                     code="WHERRY-HOST-SYSTEMD-UNIT",
                     remedy=f"systemctl stop {name}, or choose another id or linux.cgroupsPath",
                     unit=name,
                 )
-            time.sleep(0.01)
-            state = self.state(name)
+            time.sleep(0.005)
 
     def state(self, name: str) -> str:
         """active, deactivating, failed ...; "" = there is no such unit."""

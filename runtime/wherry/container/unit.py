@@ -8,19 +8,15 @@ of the container's directory, and that directory is claimed by one create alone.
 import posix
 from struct import unpack_from
 from typing import Any
-from urllib.parse import quote
 
-from wherry.cgroup import systemd
-from wherry.cgroup.units import from_text
 from wherry.errors import HostError, WherryError
 from wherry.kernel import native
 from wherry.kernel.native import Container, Create, constants
-from wherry.plan.compile import CAP_SYS_ADMIN
 from wherry.plan.encode import FORMATS, HEADER, ID
-from wherry.plan.unit import check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from wherry.cgroup.systemd import Manager
     from wherry.cgroup.units import Property
     from wherry.container.options import CreateOptions
     from wherry.kernel.hostfacts import HostFacts
@@ -42,6 +38,8 @@ class Made:
         self.slice = _text(plan, slice)
         offset, count = properties & 0xFFFFFFFF, properties >> 32
         references = unpack_from(f"<{count}Q", plan, offset)
+        from wherry.cgroup.units import from_text
+
         self.properties = [from_text(_text(plan, reference)) for reference in references]
 
     @property
@@ -73,11 +71,22 @@ def _text(plan: bytes, reference: int) -> str:
     return plan[offset : offset + length].decode("utf-8", "surrogateescape")
 
 
+def _manager(user: bool) -> "Manager":
+    """Late: most deletes need none."""
+    from wherry.cgroup import systemd
+
+    return systemd.connect(user)
+
+
 # ---- create
 
 
 def look(facts: "HostFacts", options: "CreateOptions", config: "dict[str, Any]", given: bool) -> None:
     """What the compiler has to know of systemd, unless somebody has put it in. Whoever has no rights over the host has a manager of his own."""
+    from wherry.cgroup import systemd
+    from wherry.plan.compile import CAP_SYS_ADMIN
+    from wherry.plan.unit import check_id
+
     check_id(options.id, (config.get("linux") or {}).get("cgroupsPath") or "")
     if not given:
         privileged = facts.capabilities & CAP_SYS_ADMIN and not options.rootless and not facts.user_namespace
@@ -101,7 +110,7 @@ class UnitPart:
     def perform(self, create: Create) -> None:
         made = self.made
         try:
-            with systemd.connect(made.user) as manager:
+            with _manager(made.user) as manager:
                 create.mark(self.index, constants.WHERRY_JOURNAL_BEGUN)
                 self.mark = mark_of(create.directory)
                 manager.start(made.name, self._properties(create.pid))
@@ -131,7 +140,7 @@ class UnitPart:
         if not self.mark:
             return
         try:
-            with systemd.connect(self.made.user) as manager:
+            with _manager(self.made.user) as manager:
                 _stop(manager, self.made.name, self.mark)
         except WherryError as other:
             if isinstance(error, WherryError):
@@ -140,6 +149,8 @@ class UnitPart:
 
 def mark_of(directory: int) -> str:
     """A URL, of the real path: by whatever way the directory was come to."""
+    from urllib.parse import quote
+
     path = posix.readlink(f"/proc/self/fd/{directory}")
     return f"file:{quote(path.encode('utf-8', 'surrogateescape'))}/config.json"
 
@@ -205,8 +216,10 @@ def end(container: Container, kill_first: bool) -> None:
         return
     if kill_first:
         _kill(container)
+    if entry.done and _has_vanished(container):
+        return
     try:
-        with systemd.connect(entry.user) as manager:
+        with _manager(entry.user) as manager:
             ours = mark_of(container.directory) in manager.documentation(entry.name)
             if ours and (kill_first or container.flags & constants.WHERRY_PLAN_SHARED_PID):
                 _kill_rest(container)
@@ -216,6 +229,16 @@ def end(container: Container, kill_first: bool) -> None:
         if any(posix.access(path, posix.F_OK) for path in _cgroups(container)):
             raise
         # it ended with its last process, and who could not be asked has nothing to tell
+
+
+def _has_vanished(container: Container) -> bool:
+    """A scope ends with its last process, and systemd takes the cgroup away when it has. Nobody has to be asked then, unless it keeps failed ones."""
+    if any(posix.access(path, posix.F_OK) for path in _cgroups(container)):
+        return False
+    descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
+    with open(descriptor, "rb") as file:
+        made = Made(file.read(), container.id)
+    return not made.is_slice and ("CollectMode", "s", "inactive-or-failed") in made.properties
 
 
 def _kill(container: Container) -> None:
@@ -248,7 +271,7 @@ def _cgroups(container: Container) -> "list[str]":
     return [entry.path for entry in container.journal() if entry.kind in kinds and entry.state == constants.WHERRY_JOURNAL_FOREIGN]
 
 
-def _stop(manager: systemd.Manager, name: str, mark: str) -> None:
+def _stop(manager: "Manager", name: str, mark: str) -> None:
     if mark in manager.documentation(name):
         manager.stop(name)
 
@@ -263,7 +286,7 @@ def update(container: Container, resources: "dict[str, Any]", v2: bool) -> None:
     entry = entry_of(container)
     if entry is None:
         return
-    with systemd.connect(entry.user) as manager:
+    with _manager(entry.user) as manager:
         version = manager.version()
         properties = v2_properties(resources, version) if v2 else v1_properties(resources, version)
         if properties:

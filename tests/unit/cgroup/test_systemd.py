@@ -261,6 +261,7 @@ def test_what_systemd_refuses(peer: Peer, manager: systemd.Manager) -> None:
 def test_a_failed_unit_of_that_name_is_forgotten(peer: Peer, manager: systemd.Manager) -> None:
     peer.on("StartTransientUnit", refuses("UnitExists"), job("done"))
     peer.on("GetUnit", returns("o", UNIT))
+    peer.on("GetUnit", refuses("NoSuchUnit"))
     peer.on("Get", property_value("s", "failed"))
     manager.start("x.scope", [])
     assert peer.called("ResetFailedUnit") == [("x.scope",)] and len(peer.called("StartTransientUnit")) == 2
@@ -272,6 +273,14 @@ def test_a_unit_of_that_name_that_is_going_is_waited_for(peer: Peer, manager: sy
     peer.on("Get", property_value("s", "deactivating"))
     manager.start("x.scope", [])
     assert peer.called("ResetFailedUnit") == []
+
+
+def test_a_dead_unit_that_somebody_holds_is_in_the_way(peer: Peer, manager: systemd.Manager) -> None:
+    peer.on("StartTransientUnit", refuses("UnitExists"))
+    peer.on("GetUnit", returns("o", UNIT))
+    peer.on("Get", property_value("s", "inactive"))
+    with pytest.raises(HostError, match="exists already, and is inactive"):
+        manager.start("x.scope", [])
 
 
 def test_a_unit_of_that_name_that_lives_is_anothers(peer: Peer, manager: systemd.Manager) -> None:
