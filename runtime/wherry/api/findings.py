@@ -19,6 +19,7 @@ DEFAULT_CAPABILITIES = (
 ).split()
 """What engines give a container unless they are told otherwise."""
 
+_CAP_SETFCAP = 31
 _LIMIT_FILES = {"mount": "mnt", "network": "net"}
 _NESTED = "the container around it refuses: start that one with --privileged, or with a seccomp profile and capabilities that allow it"
 
@@ -58,6 +59,8 @@ def _user_remedy(seen: Seen, number: int) -> str:
         )
     if files.get("user/max_user_namespaces") == "0":
         return "sysctl -w user.max_user_namespaces=15000"
+    if seen.facts.uid == 0 and not seen.privileged and not seen.facts.capabilities >> _CAP_SETFCAP & 1:
+        return "start the container around it with CAP_SETFCAP (--cap-add SETFCAP): without it nobody may map root"
     if number == errno.ENOSPC:
         return "sysctl -w user.max_user_namespaces=15000 (all that are allowed are in use)"
     return _config("CONFIG_USER_NS") if number in (errno.EINVAL, errno.ENOSYS) else _NESTED

@@ -107,6 +107,12 @@ def test_what_mends_user_namespaces(files: dict[str, str], number: int, remedy: 
     assert not found(seen(0, {"user namespace": number}, files=files), "user").needed, "root does without"
 
 
+def test_restricted_root_has_to_be_allowed_to_map_root() -> None:
+    finding = found(seen(0, {"user namespace": errno.EPERM}, capabilities=1 << 5), "user")
+    assert "--cap-add SETFCAP" in finding.remedy
+    assert Report(seen(0, capabilities=0), ()).who() == "root without CAP_SYS_ADMIN"
+
+
 def test_namespaces_that_root_can_do_without() -> None:
     host = seen(0, {"time namespace": errno.EINVAL})
     assert found(host, "time").remedy == "a kernel from 5.6 on, built with CONFIG_TIME_NS"
