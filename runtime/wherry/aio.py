@@ -22,6 +22,7 @@ from wherry.api.container import Container as Blocking
 from wherry.api.ended import Ended
 from wherry.api.events import Event
 from wherry.api.runner import Completed, Files, configured
+from wherry.api.running import Running
 from wherry.api.sandbox import Sandbox as BlockingSandbox
 from wherry.api.session import Output, Result, Session
 from wherry.errors import DeadlineError
@@ -100,6 +101,50 @@ class Container:
     async def kill(self, signal: int | str = "TERM", everyone: bool = False) -> None:
         """Sends a signal to the first process, or to `everyone` in it. StateError where it has ended."""
         await _whole(lambda: self.blocking.kill(signal, everyone))
+
+    async def exec(self, args: Sequence[str], *, timeout: float | None = None, **choices: Any) -> Completed:
+        """As wherry.Container.exec. A task that is cancelled kills the process."""
+        running = await _whole(lambda: Running.begin(self.root, self.id, args, **choices), Running.close)
+        try:
+            await asyncio.wait_for(_readable(running.pidfd), timeout)
+            return running.completed()
+        except TimeoutError:
+            raise running.given_up(timeout) from None
+        finally:
+            running.close()
+
+    async def pause(self) -> None:
+        """Freezes all that runs in it; returns once it stands still."""
+        await _whole(self.blocking.pause)
+
+    async def resume(self) -> None:
+        """Lets it go on."""
+        await _whole(self.blocking.resume)
+
+    async def processes(self) -> Sequence[int]:
+        """Host pids of all that runs in it."""
+        return await asyncio.to_thread(self.blocking.processes)
+
+    async def update(self, resources: dict[str, Any]) -> Sequence[str]:
+        """Other limits, as linux.resources has them; what is not given stays. Returns warnings."""
+        return await _whole(lambda: self.blocking.update(resources))
+
+    async def stats(self) -> dict[str, Any]:
+        """What it uses, as `wherry events --stats` prints it below `data`."""
+        return await asyncio.to_thread(self.blocking.stats)
+
+    def pidfd(self) -> int:
+        """A new pidfd of the first process; the caller's to close."""
+        return self.blocking.pidfd()
+
+    @property
+    def pid(self) -> int:
+        """Of the first process, on the host."""
+        return self.blocking.pid
+
+    def close(self) -> None:
+        """Lets go of it without deleting it."""
+        self.blocking.close()
 
     async def wait(self, timeout: float | None = None) -> int | None:
         """As wherry.Container.wait; any number of tasks may wait."""

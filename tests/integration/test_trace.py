@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.bundle import Bundle
-from harness.runtime import Runtime
+from harness.runtime import Runtime, wait_until
 
 pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours]
 
@@ -243,3 +243,12 @@ def test_a_failed_exec(runtime: Runtime, bundle: Bundle, file: Path) -> None:
     trace = Trace(file)
     assert trace.steps[-1]["args"]["error"] == "no such file or directory"
     assert "/no/such/program" in trace.other["error"]
+
+
+def test_start(runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    container = runtime.create(bundle.args("true"))
+    runtime("start", "--trace", place / "start.json", container.id)
+    wait_until(lambda: container.status == "stopped", "the end of the program")
+    assert Trace(place / "start.json").phases == ["open the container", "lock the container", "execute the program"]
+    again = runtime("start", "--trace", place / "again.json", container.id, check=False)
+    assert again.code == 1 and "stopped" in Trace(place / "again.json").other["error"]

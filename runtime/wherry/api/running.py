@@ -13,37 +13,81 @@ from wherry.errors import DeadlineError
 from wherry.kernel import native
 
 
-def exec_in(
-    root: str,
-    id: str,
-    args: Sequence[str],
-    *,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    user: int | tuple[int, int] | None = None,
-    input: bytes = b"",
-    capture: bool = True,
-    timeout: float | None = None,
-) -> Completed:
-    """See Container.exec."""
-    options = ExecOptions(root, id, list(args))
-    options.env = [f"{name}={value}" for name, value in (env or {}).items()]
-    options.cwd = cwd
-    if user is not None:
-        options.uid, options.gid = (user, None) if isinstance(user, int) else user
-    with Files(input, capture) as files:
-        options.stdio = files.stdio
-        create = execute(options)
-        pidfd = create.take_pidfd()
-        create.close()
+class Running:
+    """One more process in a container, until its end is known. Whoever lets go of it earlier kills it."""
+
+    def __init__(self, id: str, name: str, files: Files, pidfd: int) -> None:
+        self.id, self.name, self.pidfd = id, name, pidfd
+        self._files, self._reaped = files, False
+
+    @classmethod
+    def begin(
+        cls,
+        root: str,
+        id: str,
+        args: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: int | tuple[int, int] | None = None,
+        input: bytes = b"",
+        capture: bool = True,
+    ) -> Running:
+        """See Container.exec."""
+        options = ExecOptions(root, id, list(args))
+        options.env = [f"{name}={value}" for name, value in (env or {}).items()]
+        options.cwd = cwd
+        if user is not None:
+            options.uid, options.gid = (user, None) if isinstance(user, int) else user
+        files = Files(input, capture)
         try:
-            if not native.pidfd_wait(pidfd, -1 if timeout is None else max(0, round(timeout * 1000))):
-                native.pidfd_signal(pidfd, 9)
-                native.pidfd_reap(pidfd)
-                raise DeadlineError(f'"{args[0]}" did not end within {timeout} s', id=id, out=files.out(), err=files.err())
-            return Completed(native.pidfd_reap(pidfd), files.out(), files.err())
-        finally:
-            os.close(pidfd)
+            options.stdio = files.stdio
+            create = execute(options)
+            running = cls(id, args[0], files, create.take_pidfd())
+            create.close()
+            return running
+        except BaseException:
+            files.__exit__()
+            raise
+
+    def completed(self) -> Completed:
+        """When the pidfd is readable."""
+        code = native.pidfd_reap(self.pidfd)
+        self._reaped = True
+        return Completed(code, self._files.out(), self._files.err())
+
+    def given_up(self, timeout: float | None) -> DeadlineError:
+        """Kills it."""
+        self._kill()
+        message = f'"{self.name}" did not end within {timeout} s'
+        return DeadlineError(message, id=self.id, out=self._files.out(), err=self._files.err())
+
+    def _kill(self) -> None:
+        if not self._reaped:
+            native.pidfd_signal(self.pidfd, 9)
+            native.pidfd_reap(self.pidfd)
+            self._reaped = True
+
+    def close(self) -> None:
+        if self.pidfd >= 0:
+            self._kill()
+            os.close(self.pidfd)
+            self.pidfd = -1
+            self._files.__exit__()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def exec_in(root: str, id: str, args: Sequence[str], *, timeout: float | None = None, **choices: Any) -> Completed:
+    """See Container.exec."""
+    with Running.begin(root, id, args, **choices) as running:
+        if not native.pidfd_wait(running.pidfd, -1 if timeout is None else max(0, round(timeout * 1000))):
+            raise running.given_up(timeout)
+        return running.completed()
 
 
 def change_limits(root: str, id: str, resources: dict[str, Any]) -> list[str]:

@@ -14,6 +14,8 @@ from wherry.kernel.native import STATUS_NAMES, Container, Failure, constants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wherry.container.notify import Proxy
 
 LOCK_WAIT_MS = 10_000
@@ -49,8 +51,10 @@ def state(root: str, id: str) -> bytes:
         return container.state_json()
 
 
-def start(root: str, id: str, notify: "str | None" = None, aside: bool = False) -> None:
-    """Lets a created container execute its program; returns once it does. With a service manager's socket: once it is ready, too."""
+def start(root: str, id: str, notify: "str | None" = None, aside: bool = False, phase: "Callable[[str], None] | None" = None) -> None:
+    """Lets a created container execute its program; returns once it does. With a service manager's socket: once it is ready, too.
+    `phase` is told what comes next."""
+    phase = phase or _untold
     proxy = None
     if notify:
         from wherry.container.notify import Proxy
@@ -58,17 +62,24 @@ def start(root: str, id: str, notify: "str | None" = None, aside: bool = False) 
         check_id(id)
         proxy = Proxy.listen(root, id, notify)
     try:
-        _start(root, id, proxy)
+        _start(root, id, proxy, phase)
     except BaseException:
         if proxy is not None:
             proxy.close()
         raise
     if proxy is not None:  # without the lock: it may take long
+        phase("wait until it is ready")
         proxy.forward(aside)
 
 
-def _start(root: str, id: str, proxy: "Proxy | None") -> None:
+def _untold(name: str) -> None:
+    """Nobody wants to know."""
+
+
+def _start(root: str, id: str, proxy: "Proxy | None", phase: "Callable[[str], None]") -> None:
+    phase("open the container")
     with opened(root, id) as container:
+        phase("lock the container")
         lock(container, "start", id)
         if b"WHERRY_FAILURE" in posix.environ:
             from wherry.container.wording import Setting, raise_told_start
@@ -79,12 +90,14 @@ def _start(root: str, id: str, proxy: "Proxy | None") -> None:
             raise refused("start", status, id)
         if container.flags & constants.WHERRY_PLAN_NO_PROCESS:
             raise StateError("cannot start a container without /process", code="WHERRY-STATE-NO-PROCESS", id=id)
+        phase("execute the program")  # startContainer hooks, the filter, execve
         _execute(container, root, id)
         if proxy is not None:
             proxy.watch(container)
         if container.flags & constants.WHERRY_PLAN_POSTSTART:
             from wherry.container.hooks import poststart
 
+            phase("run poststart hooks")
             poststart(container, id)
 
 

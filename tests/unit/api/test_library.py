@@ -190,3 +190,10 @@ def test_what_landlock_lets_a_sandbox_write() -> None:
     assert rules["read"] == ["/"] and rules["use"] == ["/dev"]
     assert {"/tmp", "/out"} <= set(rules["write"]) and not {"/", "/in", "/proc", "/sys", "/dev"} & set(rules["write"])
     assert "/" in json.loads(layers.landlock(config.readonly(False)).get("/annotations")["org.wherry.landlock"])["write"]
+
+
+def test_asyncio_has_all_that_a_container_can() -> None:
+    from wherry import Container, aio
+
+    missing = {name for name in dir(Container) if not name.startswith("_")} - set(dir(aio.Container)) - {"source"}  # events() is made of it
+    assert missing == set()
