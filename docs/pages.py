@@ -91,7 +91,8 @@ def specifications() -> list[dict[str, str]]:
 
 def configuration() -> dict[str, object]:
     by_hand()
-    nav: list[dict[str, object]] = [{"wherry": "index.md"}, {"Tour": "tour.md"}, {"Command line": "command-line.md"}, {"Doctor": "doctor.md"}, {"Library": library()}, {"Examples": examples()}]
+    nav: list[dict[str, object]] = [{"wherry": "index.md"}, {"Tour": "tour.md"}]
+    nav += [{"Command line": "command-line.md"}, {"Doctor": "doctor.md"}, {"Library": library()}, {"Examples": examples()}]
     nav += [{"Architecture": "architecture.md"}, {"Errors": "errors.md"}, {"Coverage": "coverage.md"}]
     nav += [{"Specifications": specifications()}, {"Contributing": "contributing.md"}]
     return {
