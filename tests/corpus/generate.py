@@ -85,7 +85,7 @@ def root(config: Config, rng: random.Random, place: Path) -> None:
         config["linux"]["rootfsPropagation"] = rng.choice(["private", "rprivate", "slave", "rslave"])
     hidden = [path for path in some(rng, PATHS, 6) if not config["process"]["cwd"].startswith(path)]
     config["linux"]["maskedPaths"] = [*hidden, *some(rng, hidden, 1)]
-    config["linux"]["readonlyPaths"] = [path for path in some(rng, PATHS, 6) if path not in hidden]
+    config["linux"]["readonlyPaths"] = [path for path in some(rng, PATHS, 6) if not any(one.startswith(path) for one in hidden)]
 
 
 def binds(config: Config, rng: random.Random, place: Path) -> None:
