@@ -3,6 +3,7 @@
 VENV ?= .venv
 export WHERRY_VENV := $(abspath $(VENV))
 RUN := tests/tools/run-tests.sh
+SUITES ?= lint unit c front python v2 shim engines # of `make test`
 REQUIRED ?= /dev/null # list of tests that must not be skipped: CI gives tests/must_not_skip.txt
 
 .PHONY: all setup rebuild demo test test-v2 unit lint man fuzz shim docs conformance bench clean
@@ -27,7 +28,7 @@ shim: ; $(RUN) shim
 
 test: setup ## everything that this machine can do: guest and engines are skipped, loudly, where they cannot be had
 	rm -rf build/reports
-	$(RUN) lint unit c front python v2 shim engines
+	$(RUN) $(SUITES)
 	$(VENV)/bin/python tests/tools/report.py total build/reports $(REQUIRED)
 
 test-v2: setup ## tests/integration on a pure cgroup v2 host, in User-mode Linux

@@ -45,9 +45,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("front", ways, scope="session")
 
 
+def belongs_to_the_front(item: pytest.Item) -> bool:
+    if "front" not in getattr(item, "fixturenames", ()):
+        return bool(item.config.getoption("--front") == "off")
+    return bool(item.get_closest_marker("one_way") and item.callspec.params.get("front") == "python")  # type: ignore[attr-defined]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What does not depend on the front, or is about it, belongs to the run with the front. As an ordinary user: what needs no root."""
-    kept = [item for item in items if not (item.get_closest_marker("one_way") and getattr(item, "callspec", None) and item.callspec.params.get("front") == "python")]
+    kept = [item for item in items if not belongs_to_the_front(item)]
     if os.geteuid():
         possible = [item for item in kept if not any("root" in mark.args for mark in item.iter_markers("requires"))]
         config.stash[NEED_ROOT] = len(kept) - len(possible)

@@ -16,10 +16,13 @@ C_LIMIT = 60
 SOURCES = {".py", ".c", ".h", ".S", ".sh", ".cmake", ".pyi", ".in", ".proto"}
 SPDX = "SPDX-License-Identifier: Apache-2.0"
 UNFINISHED = re.compile("|".join(("TO" "DO", "FIX" "ME", "X" "XX:", "not implemented " "yet")))
+MADE = {".venv", "build", "dist", "_site", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}  # as .gitignore
 NUMBERS = ROOT / "specs/plan-numbers.txt"
 
 
 def tracked() -> list[Path]:
+    if not (ROOT / ".git").exists():  # an unpacked archive
+        return [path for path in ROOT.rglob("*") if path.is_file() and not MADE & set(path.relative_to(ROOT).parts)]
     names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 

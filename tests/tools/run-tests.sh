@@ -9,7 +9,7 @@
 #   c         csrc/tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   front     tests/integration with the front; python: the same with WHERRY_FRONT=off
 #   v2        tests/integration on a pure cgroup v2 host: two User-mode Linux guests (tests/hosts) share it
-#   minimal   `make demo` and the unit tests in a minimal Debian root, as root and as an ordinary user
+#   minimal   `make demo` and `make test` in a minimal Debian root, as root and as an ordinary user
 #   shim      tests/shim: the shim's codec, transport, service, and containerd with it
 #   engines   containerd, Podman, Docker, Buildah with wherry as their runtime
 #
@@ -83,10 +83,15 @@ suite_v2() {
   local file=$reports/v2.json
   rm -f "$file"
   local guest=(tests/hosts/uml-run)
+  if ((EUID)); then
+    echo "SKIPPED, LOUDLY: the guest needs root, nothing was tested on cgroup v2"
+    count single "$file" "tests/hosts/uml-run: the guest" "skipped: it needs root"
+    return
+  fi
   case $PWD/ in /tmp/*) guest+=(-d "$PWD") ;; esac # the guest has a /tmp of its own
   if ! "${guest[@]}" -t 60 -- true; then
     echo "SKIPPED, LOUDLY: no User-mode Linux guest can be had here, nothing was tested on cgroup v2"
-    count single "$file" "tests/hosts/uml-run: the guest" skipped
+    count single "$file" "tests/hosts/uml-run: the guest" "skipped: no User-mode Linux can be had here"
     return
   fi
   build_probe
@@ -114,9 +119,7 @@ suite_in-guest() {
 
 suite_minimal() {
   heading "minimal Debian root"
-  local file=$reports/minimal.json
-  rm -f "$file"
-  WHERRY_REPORTS=$reports tests/tools/minimal-root.sh "$file"
+  tests/tools/minimal-root.sh "$reports"
 }
 
 suite_shim() {
@@ -125,6 +128,13 @@ suite_shim() {
 }
 
 suite_engines() {
+  if ((EUID)); then
+    heading engines
+    echo "SKIPPED, LOUDLY: engines need root"
+    rm -f "$reports/engines.json"
+    count single "$reports/engines.json" "tests/engines" "skipped: they need root"
+    return
+  fi
   pytest_suite engines tests/engines --timeout=180
   again engines --timeout=180
 }
