@@ -13,6 +13,7 @@ from pathlib import Path
 import tap
 
 TREE = Path(__file__).resolve().parents[1]
+CGROUPS: tuple[str, ...] = ()
 WORDS = {"passed": "passed", "failed": "failed", "skipped": "skipped"}
 
 

@@ -15,10 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).parent))
+import host
 import own
 import runc_bats
 import runtime_tools
@@ -36,6 +38,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runtime", action="append", required=True, help="a path, or a command on PATH; may be repeated")
     parser.add_argument("--only", action="append", metavar="GROUP", help="a file or program of the suite; may be repeated")
     parser.add_argument("--case", metavar="REGEX", help="only cases of that name (runc-bats, own)")
+    parser.add_argument("--v1-controllers", action="store_true", help="mount hugetlb, net_cls and net_prio where no cgroup v1 hierarchy has them")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--logs", type=Path, metavar="DIR")
@@ -81,12 +84,14 @@ def main() -> int:
     if options.logs:
         options.logs.mkdir(parents=True, exist_ok=True)
     terminal.become_subreaper()
-    terminal.own_namespaces()
+    host.own_namespaces()
     place = Path(tempfile.mkdtemp(prefix="wherry-conformance-", dir="/var/tmp"))
     place.chmod(0o755)
     try:
-        verdicts = run(options, place)
+        with host.v1_controllers() if options.v1_controllers else nullcontext():
+            verdicts = run(options, place)
     finally:
+        host.remove_cgroups(SUITES[options.suite].CGROUPS)
         shutil.rmtree(place, ignore_errors=True)
     print(table.text(verdicts))
     if options.json:

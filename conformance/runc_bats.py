@@ -16,6 +16,7 @@ import tap
 import terminal
 
 TITLE = re.compile(r'^@test "(.*)" \{')
+CGROUPS = ("runc-cgroups-integration-test",)  # that it leaves
 CASE_SECONDS, SECONDS_EACH = 90, 8  # what one may take; what each adds to that of its file
 NEEDED = {"bats": "bats", "jq": "jq", "gawk": "gawk", "go": "golang-go"}  # `go env GOARCH` is how the suite finds its images
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import tap
 import terminal
 
+CGROUPS = ("cgrouptest", "testdir")  # that it leaves
 SECONDS = 120
 
 

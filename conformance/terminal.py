@@ -7,22 +7,16 @@ this process is the subreaper, so that all of it stays below this process.
 """
 
 import ctypes
-import fcntl
 import os
 import pty
 import select
 import signal
-import socket
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
-CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
-MS_REC, MS_PRIVATE, MS_SHARED = 0x4000, 0x40000, 0x100000
-SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 PATIENCE = 5.0  # seconds for what was killed to end
 
 
@@ -35,20 +29,6 @@ class Outcome:
 
 def become_subreaper() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def own_namespaces() -> None:
-    """Mounts and network devices that a case makes, or takes away, are this process's own: suites run as root, and some share the host's
-    namespaces with their containers. The propagation of / stays what it was, among peers of its own."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    shared = any(line.split()[4] == "/" and " shared:" in line for line in Path("/proc/self/mountinfo").read_text().splitlines())
-    for call in (lambda: libc.unshare(CLONE_NEWNS | CLONE_NEWNET), lambda: libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)):
-        if call() < 0:
-            raise OSError(ctypes.get_errno(), "namespaces of their own for the cases")
-    if shared:
-        libc.mount(None, b"/", None, MS_REC | MS_SHARED, None)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
 
 
 def children() -> dict[int, list[int]]:

@@ -159,8 +159,7 @@ def mount_data(mount: "Mount", place: str, report: Report) -> None:
         if not option:
             report.warn("MOUNT", f"{place}/options/{index}", "an empty option is ignored")
         elif bind:
-            message = f'a bind mount cannot take the filesystem option "{option}"'
-            report.error("MOUNT", f"{place}/options/{index}", message, "remove it: it would be ignored, or change the host's filesystem")
+            report.warn("MOUNT", f"{place}/options/{index}", f'a bind mount takes no filesystem option such as "{option}": it is ignored', "remove it")
 
 
 def mount_mappings(mount: "Mount", place: str, report: Report) -> None:

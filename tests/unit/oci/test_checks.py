@@ -88,7 +88,6 @@ ERRORS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"/mounts/0/destination": ""}, "VALUE", None),
     ({"/mounts/0/type": MISSING}, "MOUNT", None),
     ({"/mounts/3/source": MISSING}, "MOUNT", None),
-    ({"/mounts/2/options/3": "size=5"}, "MOUNT", None),
     ({"/mounts/1": {"destination": "/a", "type": "bind", "source": "/b"}}, "MOUNT", "/mounts/1/options"),
     ({"/mounts/0/options": ["tmpcopyup"]}, "MOUNT", None),
     ({"/mounts/3/destination": "/proc/sysrq-trigger"}, "MOUNT", None),
@@ -224,6 +223,7 @@ def test_missing_namespaces() -> None:
 WARNINGS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"/process/user/uid": MISSING}, "REQUIRED", None),
     ({"/process/user/gid": MISSING}, "REQUIRED", None),
+    ({"/mounts/2/options/3": "size=1"}, "MOUNT", None),
     ({"/ociVersion": "1.4.0"}, "VERSION", None),
     ({"/ociVersion": "0.2.0"}, "VERSION", None),
     ({"/process/capabilities/bounding/0": "CAP_FLY"}, "CAPABILITY", None),
