@@ -9,7 +9,7 @@ from wherry.cgroup.resources import ALTERNATIVE, IGNORE, MISSING_OK, v1_writes, 
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import lock, opened
 from wherry.errors import HostError, WherryError, refused
-from wherry.kernel.native import STATUS_NAMES, constants
+from wherry.kernel.native import STATUS_NAMES, Container, constants
 from wherry.oci.checks import check_resources
 from wherry.plan.execute import Cgroup
 
@@ -31,6 +31,7 @@ def update(root: str, id: str, resources: dict[str, Any]) -> list[str]:
         cgroups = cgroups_of(container)
         wanted = _completed(wanted, cgroups)
         check_resources(wanted)  # type: ignore[arg-type]
+        check_usage(container, cgroups, wanted.get("memory") or {})
         if container.flags & constants.WHERRY_PLAN_UNIT:
             from wherry.container import unit
 
@@ -39,6 +40,33 @@ def update(root: str, id: str, resources: dict[str, Any]) -> list[str]:
     memory = wanted.get("memory") or {}
     warnings += [f"/memory/{name}: ignored: the kernel has given it up" for name in ("kernel", "kernelTCP") if memory.get(name)]
     return warnings
+
+
+def check_usage(container: Container, cgroups: "list[Cgroup]", memory: dict[str, Any]) -> None:
+    """checkBeforeUpdate, of the update or else of the configuration: cgroup v2 would take a limit below what is used, and kill. v1 refuses it."""
+    limits = {name: memory[name] for name in ("limit", "swap") if (memory.get(name) or 0) > 0}
+    unified = next((cgroup for cgroup in cgroups if cgroup.v2), None) if all(cgroup.v2 for cgroup in cgroups) else None
+    if not limits or unified is None:
+        return
+    if memory.get("checkBeforeUpdate") is None:
+        from wherry.container.hooks import config_copy
+        from wherry.oci.config import load
+
+        config: Any = load(config_copy(container))
+        memory = ((config.get("linux") or {}).get("resources") or {}).get("memory") or {}
+    if memory.get("checkBeforeUpdate"):
+        refuse_below(limits, _read_number(f"{unified.path}/memory.current") or 0)
+
+
+def refuse_below(limits: dict[str, int], used: int) -> None:
+    for name, limit in limits.items():
+        if limit <= used:
+            raise HostError(
+                f"a limit of {limit} bytes is refused: {used} are in use",
+                code="WHERRY-HOST-CGROUP",
+                pointer=f"/memory/{name}",
+                remedy="free memory first, or leave checkBeforeUpdate out",
+            )
 
 
 def apply(cgroups: "list[Cgroup]", resources: dict[str, Any]) -> None:
