@@ -78,5 +78,4 @@ set_source_files_properties(${program_bytes} PROPERTIES OBJECT_DEPENDS ${program
 if(SKBUILD)
   install(PROGRAMS ${program_file} DESTINATION ${SKBUILD_SCRIPTS_DIR})
   install(PROGRAMS ${CMAKE_CURRENT_SOURCE_DIR}/../runtime/scripts/wherry-python DESTINATION ${SKBUILD_SCRIPTS_DIR})
-  install(PROGRAMS ${CMAKE_CURRENT_SOURCE_DIR}/../runtime/scripts/wherry-python DESTINATION ${SKBUILD_SCRIPTS_DIR} RENAME containerd-shim-wherry-v2)
 endif()

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+NAME = "containerd-shim-wherry-v2"
 LARGEST_INPUT = 10 << 20
 SWITCHES = ("debug", "v", "version", "info")
 VALUES = ("namespace", "address", "publish-binary", "id", "bundle", "socket", "debug-socket")
@@ -82,7 +83,7 @@ def run() -> int:
 
         return containerd_server.main(arguments)
     except (UsageError, ShimError, OSError) as error:
-        complain(f"{sys.argv[0].rpartition('/')[2]}: {error}")
+        complain(f"{NAME}: {error}")
         return 1
 
 
@@ -114,7 +115,7 @@ def read_input() -> bytes:
 def print_version() -> int:
     from wherry.cli.version import release
 
-    write_all(f"{sys.argv[0].rpartition('/')[2]}:\n  Version:  {release()}\n".encode())
+    write_all(f"{NAME}:\n  Version:  {release()}\n".encode())
     return 0
 
 
@@ -136,7 +137,7 @@ def print_info() -> int:
     with redirect_stdout(StringIO()) as features:
         wherry(["features"])
     info = {
-        "name": sys.argv[0].rpartition("/")[2],
+        "name": NAME,
         "version": {"version": release(), "revision": native.build_id().hex()},
         "features": {"type_url": "types.containerd.io/opencontainers/runtime-spec/1/features/Features", "value": features.getvalue().encode()},
     }

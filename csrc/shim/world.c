@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * All that a forked server inherits from its zygote and cannot change, as text: shim/wherry_shim/zygote.py, world(), writes the same. Its hash
+ * names the zygote's socket.
+ */
+#include "shim.h"
+
+#include <string.h>
+
+static void add(struct sha256 *s, const char *text)
+{
+	sha256_add(s, text, strlen(text));
+}
+
+static void add_namespaces(struct sha256 *s)
+{
+	static const char *const names[] = { "mnt", "pid", "user", "net", "ipc", "uts", "cgroup" };
+
+	for (size_t i = 0; i < WHERRY_LENGTH(names); i++) {
+		char path[32] = "/proc/self/ns/", target[64];
+		ssize_t length;
+
+		strcat(path, names[i]);
+		length = readlink(path, target, sizeof(target));
+		if (length < 0)
+			add(s, "-");
+		else
+			sha256_add(s, target, (size_t)length);
+		add(s, "\n");
+	}
+}
+
+/* The lines of our credentials. */
+static bool add_status(struct sha256 *s, char *buffer, size_t room)
+{
+	static const char *const wanted[] = { "Uid:", "Gid:", "Groups:", "CapPrm:", "CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:" };
+
+	if (shim_read("/proc/self/status", buffer, room) < 0)
+		return false;
+	for (char *line = buffer, *end; (end = strchr(line, '\n')); line = end + 1)
+		for (size_t i = 0; i < WHERRY_LENGTH(wanted); i++)
+			if (!strncmp(line, wanted[i], strlen(wanted[i])))
+				sha256_add(s, line, (size_t)(end + 1 - line));
+	return true;
+}
+
+void shim_hex(char *out, const uint8_t *data, size_t size)
+{
+	for (size_t i = 0; i < size; i++) {
+		*out++ = "0123456789abcdef"[data[i] >> 4];
+		*out++ = "0123456789abcdef"[data[i] & 15];
+	}
+	*out = '\0';
+}
+
+bool shim_zygote_path(char path[SHIM_SOCKET])
+{
+	static const char prefix[] = SHIM_DIRECTORY "/zygote-";
+	static char buffer[16 << 10];
+	char build[2 * WHERRY_BUILD_ID_SIZE + 2];
+	uint8_t digest[32];
+	struct sha256 s;
+
+	sha256_begin(&s);
+	shim_hex(build, wherry_build_id, WHERRY_BUILD_ID_SIZE);
+	add(&s, build);
+	add(&s, "\n");
+	add_namespaces(&s);
+	if (!add_status(&s, buffer, sizeof(buffer)) || shim_read("/proc/self/cgroup", buffer, sizeof(buffer)) < 0)
+		return false;
+	add(&s, buffer);
+	if (shim_read("/proc/self/attr/current", buffer, sizeof(buffer)) > 0)
+		add(&s, buffer);
+	sha256_end(&s, digest);
+	memcpy(path, prefix, sizeof(prefix));
+	shim_hex(path + sizeof(prefix) - 1, digest, 16);
+	return true;
+}
