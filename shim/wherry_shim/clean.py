@@ -36,19 +36,26 @@ def destroy(setting: "Setting", id: str, bundle: str) -> "Message":
     """No server answers for this container: kills and takes away whatever is there of it (nothing may be: created never, deleted already, a file
     missing), unmounts <bundle>/rootfs, and blocks meanwhile. The DeleteResponse's fields; exit_status is 137 where nobody knows better.
     """
+    return take_away(root_of(setting, bundle), id, bundle)
+
+
+def take_away(root: str, id: str, bundle: str) -> "Message":
+    """The same, of a container that is known to be kept below `root`."""
     from wherry.container import lifecycle
     from wherry.errors import WherryError
     from wherry_shim import rootfs
     from wherry_shim.keeper import now
 
-    root = root_of(setting, bundle)
     answer: "Message" = {"pid": _pid(bundle), "exit_status": 128 + _SIGKILL, "exited_at": now()}
     for last in (False, True):  # a create that its server has left may be about to claim the id: once more when no monitor is at work
         try:
             answer |= _end(root, id)
+        except (WherryError, OSError):  # without a record that can be read: delete does what can be done
+            pass
+        try:
             lifecycle.delete(root, id, force=True)
-        except (WherryError, OSError) as error:
-            if getattr(error, "code", "") != "WHERRY-STATE-NOT-FOUND":
+        except (WherryError, OSError):
+            if last:
                 raise
         if not last:
             _await_monitor(bundle)

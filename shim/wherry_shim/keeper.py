@@ -123,14 +123,27 @@ class Keeper:
         if container.monitor is not of:
             return
         container.orphaned = True
+        container.cut_short |= not container.init.answer.done
         everybody = [container.init, *container.execs.values()]
         for process in everybody:
             if not process.answer.done:
                 process.answer.fail(ShimError(UNKNOWN, f"the monitor of container {container.id} is gone"))
-            if process.drained is not None:
-                process.drained.set()
+            if process.drained is not None and not process.drained.done:
+                self._pump(process)
             if process.pid and process.status != STOPPED and process.pidfd >= 0:
                 self._adopt(process)
+
+    def _pump(self, process: Process) -> None:
+        """Its terminal, which we hold open as well."""
+        drained = process.drained
+        assert drained is not None
+        try:
+            from wherry_shim.pump import Pump
+
+            process.pump = Pump(self.loop, process.master, process.names.stdin, process.names.stdout, drained.set)
+        except OSError as error:
+            self.log("warning", f"{process.id}: its terminal is not read any more: {error}")
+            drained.set()
 
     def _adopt(self, process: Process) -> None:
         self.log("warning", f"{process.container.id}: its monitor is gone: process {process.pid} is ours now")

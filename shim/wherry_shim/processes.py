@@ -17,7 +17,7 @@ from wherry.errors import NotFoundError, WherryError, exists, refused
 from wherry.kernel import native
 from wherry.kernel.native import Failure, constants
 from wherry_shim import monitor, rootfs, stdio
-from wherry_shim.clean import MARKER
+from wherry_shim.clean import MARKER, take_away
 from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.loop import Later
 from wherry_shim.monitor import Monitor, Report
@@ -68,12 +68,12 @@ async def create(
     except BaseException:
         if container.init.streams is not None:
             container.init.streams.close(loop)
+        _unlock(container)
+        if container.cut_short:  # then nobody has undone it
+            await loop.in_thread(lambda: take_away(container.root, container.id, container.bundle))
         await loop.in_thread(lambda: _undo(container))
         raise
-    finally:
-        if container.lock >= 0:
-            posix.close(container.lock)
-            container.lock = -1
+    _unlock(container)
 
 
 def _prepare(container: "Container", options: CreateOptions, mounts: "Sequence[Message]") -> "Prepared":
@@ -102,6 +102,12 @@ def _marker(container: "Container") -> int:
         posix.close(descriptor)
         raise
     return descriptor
+
+
+def _unlock(container: "Container") -> None:
+    if container.lock >= 0:
+        posix.close(container.lock)
+    container.lock = -1
 
 
 def _undo(container: "Container") -> None:
@@ -320,6 +326,7 @@ async def _exec(process: "Process", options: ExecOptions, below: bool) -> "Repor
 
 async def _send(process: "Process", options: ExecOptions, planned: "Planned", target: int) -> Report:
     process.answer = Later()
+    process.number = process.container.next_number()  # the monitor may not have let go of a first attempt yet
     _ask(process, monitor.EXEC, _exec_texts(process, options, planned), planned.plan, target=target)
     return made(await process.answer)
 

@@ -453,6 +453,8 @@ class Service(Keeper):
                 self.loop.unwatch(fd)
                 posix.close(fd)
                 setattr(process, name, -1)
+        if process.pump is not None:
+            process.pump.close()
         if process.streams is not None:
             process.streams.close(self.loop)
             process.streams = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wherry.container.execute import Planned
     from wherry_shim.monitor import Monitor
     from wherry_shim.oom import Watch
+    from wherry_shim.pump import Pump
     from wherry_shim.stdio import Names, Streams
 
     Message = dict[str, Any]
@@ -80,6 +81,7 @@ class Process:
         self.answer = Later()  # of the monitor: a Report
         self.ended = Later()  # published
         self.drained: "Later | None" = None  # the pump of its terminal has come to an end
+        self.pump: "Pump | None" = None  # ours, when its monitor was killed
 
     @property
     def id(self) -> str:
@@ -147,6 +149,7 @@ class Container:
         self.shared_pid = False
         self.abandoned = False  # deleted while it was being created
         self.orphaned = False  # its monitor has ended before it
+        self.cut_short = False  # ... in the middle of its create
         self.turn = Turn()
         self.plans: "dict[bytes, Planned]" = {}  # of the last few execs that went well, by their specifications
         self.last_number = 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from wherry_shim.errors import ShimError
 from wherry_shim.loop import Loop, Task
+from wherry_shim.monitor import Monitor
 from wherry_shim.service import Service, Setting
 
 PATIENCE = 20.0
@@ -56,6 +57,10 @@ class Server:
         while not condition():
             assert time.monotonic() < deadline, "it did not happen"
             self.loop.step(0.02)
+
+    def monitor(self, id: str) -> Monitor | None:
+        container = self.service._containers.get(id)
+        return container.monitor if container else None
 
     def topics(self, id: str | None = None) -> list[str]:
         return [topic.rpartition("/")[2] for topic, event in self.events if id is None or event.get("id") == id or event.get("exec_id") == id or event["container_id"] == id]

@@ -316,7 +316,7 @@ def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle) -> 
         assert server.call("Wait", id="a", exec_id=f"e{number}")["exit_status"] == 0
         server.call("Delete", id="a", exec_id=f"e{number}")
 
-    monitor = server.service._containers["a"].monitor
+    monitor = server.monitor("a")
     assert monitor is not None
     once(0)
     time.sleep(0.1)

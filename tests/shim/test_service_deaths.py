@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from harness.census import Census
 from wherry_shim import clean
 from wherry_shim.errors import NOT_FOUND, ShimError
 from wherry_shim.keeper import Setting
+from wherry_shim.loop import Task
 
 from .driver import Remote, Server, shell, spec
 
@@ -116,7 +118,7 @@ def test_a_monitor_that_is_killed(server: Server, bundle: Bundle) -> None:
     server.call("Start", id="a")
     server.call("Exec", id="a", exec_id="e", spec=shell("sleep 1; exit 4"))
     server.call("Start", id="a", exec_id="e")
-    monitor = server.service._containers["a"].monitor
+    monitor = server.monitor("a")
     assert monitor is not None
     os.kill(monitor.pid, signal.SIGKILL)
     server.until(lambda: not monitor.connected)
@@ -130,6 +132,41 @@ def test_a_monitor_that_is_killed(server: Server, bundle: Bundle) -> None:
     assert server.call("Delete", id="a")["exit_status"] == 8
 
 
+def test_the_terminal_of_a_killed_monitor(server: Server, bundle: Bundle, place: Path) -> None:
+    """The server holds it open too, and goes on pumping."""
+    bundle.process["terminal"] = True
+    bundle.shell("while read line; do echo got $line; done").save()
+    names = {"std" + end: str(place / end) for end in ("in", "out")}
+    for path in names.values():
+        os.mkfifo(path)
+    out = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
+    server.call("Create", id="a", bundle=str(bundle.path), terminal=True, **names)
+    server.call("Start", id="a")
+    writer = os.open(place / "in", os.O_WRONLY | os.O_NONBLOCK)
+    monitor = server.monitor("a")
+    assert monitor is not None
+    os.kill(monitor.pid, signal.SIGKILL)
+    server.until(lambda: not monitor.connected)
+    os.write(writer, b"word\n")
+    got = b""
+
+    def arrived() -> bool:
+        nonlocal got
+        try:
+            got += os.read(out, 1000)
+        except BlockingIOError:
+            pass
+        return b"got word\r\n" in got
+
+    server.until(arrived)
+    server.call("ResizePty", id="a", width=20, height=10)
+    server.call("Kill", id="a", signal=9)
+    assert server.call("Wait", id="a")["exit_status"] == 137
+    server.call("Delete", id="a")
+    os.close(out)
+    os.close(writer)
+
+
 def test_a_monitor_that_is_killed_in_a_create(server: Server, bundle: Bundle, place: Path) -> None:
     hook = place / "hook"
     hook.write_text(f"#!/bin/sh\ntouch {place}/begun\nexec sleep 2\n")
@@ -138,7 +175,7 @@ def test_a_monitor_that_is_killed_in_a_create(server: Server, bundle: Bundle, pl
     bundle.save()
     create = server.begin("Create", id="a", bundle=str(bundle.path))
     server.until((place / "begun").exists)
-    monitor = server.service._containers["a"].monitor
+    monitor = server.monitor("a")
     assert monitor is not None
     os.kill(monitor.pid, signal.SIGKILL)
     with pytest.raises(ShimError, match="monitor"):
@@ -164,3 +201,37 @@ def test_a_server_that_is_killed_at_any_moment(root: Path, make_bundle: Callable
         server.kill()
         assert take_away(root, "a", bundle)["exit_status"] in (0, 137)
         assert clean.is_gone(str(bundle.path))
+
+
+def quietly(server: Server, task: Task) -> Any:
+    try:
+        return server.finish(task)
+    except ShimError:
+        return None
+
+
+def life_without_its_monitor(server: Server, bundle: Bundle, seconds: float) -> None:
+    """The monitor is killed so many seconds after it began."""
+    tasks = [server.begin("Create", id="a", bundle=str(bundle.path))]
+    tasks[0].then(lambda _: tasks.append(server.begin("Start", id="a")))
+    server.until(lambda: server.monitor("a") is not None or tasks[0].done)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        server.loop.step(0.01)
+    monitor = server.monitor("a")
+    if monitor is not None and monitor.connected:
+        os.kill(monitor.pid, signal.SIGKILL)
+    quietly(server, tasks[0])
+    quietly(server, tasks[-1])
+    if server.service.empty:  # the create has failed
+        return
+    if server.call("State", id="a")["status"] == RUNNING:
+        assert server.call("Wait", id="a")["exit_status"] == 3
+    assert server.call("Delete", id="a")["exit_status"] in (3, 137)
+
+
+def test_a_monitor_that_is_killed_at_any_moment(server: Server, make_bundle: Callable[[], Bundle]) -> None:
+    """The codes are right all the same, and nothing is left behind (the fixture looks)."""
+    source = random.Random(5)
+    for _ in range(12):
+        life_without_its_monitor(server, make_bundle().shell("sleep 0.05; exit 3").save(), source.random() * 0.12)
