@@ -172,6 +172,43 @@ int host_create_begin(struct host_create *c, const struct host_request *request)
 	return settle(c, run(c, launch, result));
 }
 
+int host_restore_begin(struct host_create *c, const struct host_request *request)
+{
+	uint32_t launch = 0;
+	int result = prepare(c, request, false, &launch);
+
+	if (result < 0)
+		host_fail(c, c->machine.current, result);
+	for (uint32_t step = 0; result == 0 && step < launch; step++)
+		result = c->machine.code.step[step]->executor == WHERRY_CALLER ? host_run_step(c, step) : 0;
+	c->waiting = true;
+	return settle(c, result);
+}
+
+int host_restore_finish(struct host_create *c, pid_t init, int console_master)
+{
+	struct wherry_machine *m = &c->machine;
+	uint32_t step = 0;
+	int result;
+
+	c->waiting = false;
+	c->deadline += host_now_ms();
+	m->init = init;
+	m->init_pidfd = sys_pidfd_open(init, 0);
+	m->pending_fd = console_master;
+	result = m->init_pidfd < 0 ? wherry_fail_errno(m, WHERRY_CALL_OPEN) : host_start_time(init, &c->start_time);
+	wherry_decimal((uint64_t)init, c->slot_pid);
+	wherry_decimal(c->start_time, c->slot_start_time);
+	while (m->code.step[step]->code != OP_PUBLISH) /* the decoder has seen it */
+		step++;
+	if (result < 0)
+		host_fail(c, step, result);
+	else
+		result = host_run_step(c, step);
+	c->finished = result == 0;
+	return settle(c, result);
+}
+
 /* Nobody starts an exec: both of init's fifos are the end of one pipe. What fails after the commit comes through it, and its end says that
  * the program executes. */
 int host_exec(struct host_create *c, const struct host_request *request)

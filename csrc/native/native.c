@@ -107,6 +107,21 @@ static int native_subreaper(void)
 
 /* ---- mounts of a root filesystem, on the host */
 
+/* Into a mount namespace of our own: a descriptor of the one before, for native_leave_mounts(). The process must have one thread. */
+static int native_own_mounts(void)
+{
+	cleanup_fd int before = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+
+	if (before < 0 || unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return -errno;
+	return wherry_steal(&before);
+}
+
+static int native_leave_mounts(int before)
+{
+	return setns(before, CLONE_NEWNS) < 0 ? -errno : 0;
+}
+
 static int native_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
 {
 	return mount(source, target, type, flags, data) < 0 ? -errno : 0;

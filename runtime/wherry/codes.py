@@ -133,6 +133,10 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
             "the kernel is too old, or was built without a feature",
             "`wherry doctor` lists the features and the kernels that have them",
         ),
+        "CRIU": (
+            "CRIU is missing, too old, or cannot checkpoint or restore this container",
+            "the message has CRIU's first error and its log; CRIU 4 is needed on new kernels",
+        ),
         "CGROUP": (
             "the cgroup hierarchy does not offer what the configuration asks for",
             "`wherry doctor`; a rootless container needs delegated controllers",

@@ -6,7 +6,7 @@ All of this blocks as long as the file systems do: it is called in a thread.
 
 import posix
 
-from wherry.kernel import native
+from wherry.kernel import mounts
 from wherry_shim.errors import INVALID_ARGUMENT, UNKNOWN, ShimError
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def unmount_all(target: str) -> None:
     """Whatever is mounted there, with all below it; that nothing is, or no such place, is no error."""
     for _ in range(_MAX_LAYERS):
         try:
-            native.unmount(target, _DETACH | _NO_FOLLOW)
+            mounts.unmount(target, _DETACH | _NO_FOLLOW)
         except OSError as error:
             if error.errno in (2, 20, 22):  # no such place, no directory, no mount
                 return
@@ -77,11 +77,11 @@ def _mount(mount: "Message", target: str) -> None:
     if not flags & _BIND and sum(len(option) + 1 for option in data) >= _PAGE:
         _mount_long(kind, source, flags, data, target)
     else:
-        native.mount(source, target, kind, flags, ",".join(data))
+        mounts.mount(source, target, kind, flags, ",".join(data))
     if flags & _BIND and flags & ~(_BIND | _REC | _SILENT):  # a bind takes its flags only when it is mounted once more
-        native.mount("", target, "", flags | _REMOUNT, "")
+        mounts.mount("", target, "", flags | _REMOUNT, "")
     if propagation:
-        native.mount("", target, "", propagation, "")
+        mounts.mount("", target, "", propagation, "")
 
 
 def _read(options: "Sequence[str]") -> "tuple[int, int, list[str]]":
@@ -104,22 +104,22 @@ _ATTRIBUTES = {_RDONLY: 1, _NOSUID: 2, _NODEV: 4, _NOEXEC: 8, _NOATIME: 0x10, _S
 def _mount_long(kind: str, source: str, flags: int, data: "list[str]", target: str) -> None:
     """An overlay of many layers: each by a call of its own (`lowerdir+`, Linux 6.5), or by short names for them."""
     try:
-        fs = native.fs_open(kind)
+        fs = mounts.fs_open(kind)
     except OSError:
         return _mount_short(kind, source, flags, data, target)
     try:
         if source:
-            native.fs_option(fs, "source", source)
+            mounts.fs_option(fs, "source", source)
         for option in data:
             key, equal, value = option.partition("=")
             if key == "lowerdir" and equal:
                 for layer in _layers(value):
-                    native.fs_option(fs, "lowerdir+", layer)
+                    mounts.fs_option(fs, "lowerdir+", layer)
             else:
-                native.fs_option(fs, key, value if equal else None)
+                mounts.fs_option(fs, key, value if equal else None)
         if flags & _RDONLY:
-            native.fs_option(fs, "ro")
-        native.fs_mount(fs, sum(bit for flag, bit in _ATTRIBUTES.items() if flags & flag), target)
+            mounts.fs_option(fs, "ro")
+        mounts.fs_mount(fs, sum(bit for flag, bit in _ATTRIBUTES.items() if flags & flag), target)
     except OSError as error:
         if error.errno != 22:
             raise
@@ -156,7 +156,7 @@ def _mount_short(kind: str, source: str, flags: int, data: "list[str]", target: 
                     names.append(f"/proc/self/fd/{descriptors[-1]}")
                 option = "lowerdir=" + ":".join(names)
             short.append(option)
-        native.mount(source, target, kind, flags, ",".join(short))
+        mounts.mount(source, target, kind, flags, ",".join(short))
     finally:
         for descriptor in descriptors:
             posix.close(descriptor)

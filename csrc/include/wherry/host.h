@@ -71,6 +71,11 @@ int host_create_finish(struct host_create *c);
 void host_create_abort(struct host_create *c);
 void host_create_release(struct host_create *c); /* closes what is open; the container lives on */
 
+/* A container whose init somebody else makes (CRIU): begin runs the plan's steps up to the launch, finish takes the process, which is a child of
+ * ours, for init and publishes it; nothing of the plan in between is executed. Fails as above; host_create_abort where CRIU fails. */
+int host_restore_begin(struct host_create *c, const struct host_request *request);
+int host_restore_finish(struct host_create *c, pid_t init, int console_master);
+
 /* A plan with WHERRY_PLAN_EXEC, to the moment when its program executes; a failure is reported as above. Nothing is claimed or journaled: root, id
  * and bundle fill slots, config is not looked at. machine.init and init_pidfd are the new process. */
 int host_exec(struct host_create *c, const struct host_request *request);

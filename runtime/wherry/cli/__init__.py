@@ -29,7 +29,7 @@ GLOBAL_FLAGS: "dict[str, int | str]" = {
 }
 
 VERBS = (
-    *("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update", "ps", "events", "stats"),
+    *("create", "start", "state", "kill", "delete", "run", "exec", "pause", "resume", "update", "ps", "events", "stats", "checkpoint", "restore"),
     *("list", "spec", "features", "plan", "validate", "gc", "doctor", "setup", "completion", "man", "version", "help"),
 )
 

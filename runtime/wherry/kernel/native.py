@@ -158,6 +158,20 @@ class Create:
             self._fail()
         return not self._create.waiting
 
+    def begin_restore(self) -> "None":
+        """In place of begin: all that comes before the launch. Then finish_restore() or abort()."""
+        self._create = lib.native_create_new()
+        if self._create == ffi.NULL:
+            self._create = None
+            raise OSError(12, posix.strerror(12))
+        if lib.host_restore_begin(self._create, self._request) < 0:
+            self._fail()
+
+    def finish_restore(self, pid: "int", master: "int" = -1) -> "None":
+        """Publishes a child of ours as the container's init. `master` of its terminal, or -1, becomes the container's."""
+        if lib.host_restore_finish(self._create, pid, master) < 0:
+            self._fail()
+
     def execute(self, target: "int") -> "None":
         """In place of begin, for a plan of exec: returns once its program executes. `target`: a pidfd of the container's init."""
         self._request.target = target
@@ -521,30 +535,6 @@ def pidfd_signal(pidfd: "int", number: "int") -> "None":
 def subreaper() -> "None":
     """From here on orphans among our descendants become our children."""
     _check(lib.native_subreaper())
-
-
-def mount(source: "str", target: "str", type: "str", flags: "int", data: "str") -> "None":
-    _check(lib.native_mount(_bytes(source), _bytes(target), _bytes(type), flags, _bytes(data)), target)
-
-
-def unmount(target: "str", flags: "int") -> "None":
-    _check(lib.native_unmount(_bytes(target), flags), target)
-
-
-def fs_open(type: "str") -> "int":
-    """A filesystem to be configured, and mounted by fs_mount; the descriptor is the caller's to close."""
-    fd: int = lib.sys_fsopen(_bytes(type), 1)
-    return _check(fd if fd >= 0 else -ffi.errno, type)
-
-
-def fs_option(fs: "int", key: "str", value: "str | None" = None) -> "None":
-    """A flag, or a key with its value."""
-    _check(lib.native_fs_option(fs, 0 if value is None else 1, _bytes(key), ffi.NULL if value is None else _bytes(value)), key)
-
-
-def fs_mount(fs: "int", attributes: "int", target: "str") -> "None":
-    """MOUNT_ATTR_* and the place."""
-    _check(lib.native_fs_mount(fs, attributes, _bytes(target)), target)
 
 
 def program_fd() -> "int":

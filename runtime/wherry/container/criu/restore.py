@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""restore: the container's directory, cgroups and limits are made as by create; its processes by CRIU, out of the files of a checkpoint."""
+
+import os
+import stat
+import tempfile
+from _json import encode_basestring
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wherry.container.create import check_terminal, prepare
+from wherry.container.criu import outside, service
+from wherry.container.criu.checkpoint import CriuOptions
+from wherry.container.criu.messages import RESTORE, Request
+from wherry.container.options import CreateOptions
+from wherry.container.run import become_attendant, hold_signals
+from wherry.errors import HostError, PlanError, UsageError, exists
+from wherry.kernel import mounts, native
+from wherry.kernel.native import Failure, constants
+from wherry.oci.config import load
+from wherry.plan.describe import Plan
+
+LOG = "restore.log"
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 0x1, 0x20, 0x1000, 0x4000
+
+
+@dataclass
+class RestoreOptions(CriuOptions):
+    lsm_profile: str = ""
+    lsm_mount_context: str = ""
+
+
+class _Restored:
+    """What CRIU tells on the way."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.master = -1
+
+    def notice(self, notify: Any, descriptors: list[int]) -> None:
+        if notify.script == "orphan-pts-master" and descriptors:
+            self.master = descriptors.pop()
+        elif notify.script == "post-restore":
+            self.pid = notify.pid
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def restore(options: RestoreOptions, create: CreateOptions, detach: bool, subreaper: bool) -> list[str]:
+    """Returns warnings, once the processes run again; does not return at all when attached."""
+    if os.geteuid():
+        raise HostError("restore needs root", code="WHERRY-HOST-PERMISSION")
+    if not (options.image_path / "inventory.img").exists():
+        raise UsageError(f"{options.image_path}: no checkpoint", remedy="give its directory with --image-path")
+    create.attached = not detach
+    prepared = prepare(create)
+    check_terminal(create, prepared)
+    _refuse(load(prepared.config), prepared.flags)  # type: ignore[arg-type]
+    options.work_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not detach:
+        hold_signals()
+    made = _begin(prepared.plan, prepared.config, create)
+    restored = _Restored()
+    try:
+        _run(options, create, prepared.plan, load(prepared.config), restored)  # type: ignore[arg-type]
+    except BaseException:
+        made.abort()
+        made.close()
+        raise
+    try:
+        made.finish_restore(restored.pid, restored.master)
+        master = made.take_console()
+    finally:
+        made.close()
+    if not detach:
+        become_attendant(create.root, create.id, "s" if subreaper else "", master)
+    return prepared.warnings
+
+
+def _refuse(config: dict[str, Any], flags: int) -> None:
+    """What create does around the clone is not done by CRIU."""
+    for kind in ("prestart", "createRuntime"):
+        if (config.get("hooks") or {}).get(kind):
+            raise PlanError("restore cannot run hooks of this kind", code="WHERRY-PLAN-UNSUPPORTED", pointer=f"/hooks/{kind}")
+    if flags & constants.WHERRY_PLAN_UNIT:
+        raise PlanError("systemd cannot be asked for the cgroup of a restored container", code="WHERRY-PLAN-UNSUPPORTED", pointer="/linux/cgroupsPath")
+    if flags & constants.WHERRY_PLAN_INTERLUDE:
+        key = "netDevices" if "netDevices" in config["linux"] else "intelRdt"
+        raise PlanError(f"{key} cannot be restored", code="WHERRY-PLAN-UNSUPPORTED", pointer=f"/linux/{key}")
+
+
+def _begin(plan: bytes, config: bytes, options: CreateOptions) -> native.Create:
+    made = native.Create(
+        plan=plan,
+        root=options.root,
+        id=options.id,
+        bundle=options.bundle,
+        bundle_json=encode_basestring(options.bundle)[1:-1],
+        config=config,
+        pid_file=options.pid_file,
+        console_socket=options.console_socket,
+        pidfd_socket=options.pidfd_socket,
+    )
+    try:
+        made.begin_restore()
+    except Failure as failure:
+        made.close()
+        if failure.error == constants.WHERRY_EXISTS:
+            raise exists(options.id) from failure
+        from wherry.container.wording import Setting, explain
+
+        raise explain(failure, plan, Setting.of(options)) from failure
+    return made
+
+
+def _run(options: RestoreOptions, create: CreateOptions, plan_bytes: bytes, config: dict[str, Any], restored: _Restored) -> None:
+    plan = Plan(plan_bytes)
+    rootfs = next(step.fields["path"] for step in plan.steps if step.name == "ATTACH_ROOTFS").replace("<bundle>", create.bundle)
+    seen = outside.Outside.read(options.image_path)
+    with ExitStack() as stack:
+        inherited = _inherited(stack, seen, config)
+        external = {destination: source for destination, (source, _) in outside.bound(plan, create.bundle, create.id).items()}
+        _make_mount_points(rootfs, external, config)
+        external |= {path: outside.mask_source() for path in seen.masked}
+        place = stack.enter_context(_bound(rootfs, bool(config["root"].get("readonly"))))
+        images, work = (_directory(stack, path) for path in (options.image_path, options.work_path))
+        opts: dict[str, Any] = {
+            **options.common(),
+            "images_dir_fd": images,
+            "work_dir_fd": work,
+            "log_file": LOG,
+            "root": place,
+            "rst_sibling": True,
+            "evasive_devices": True,
+            "notify_scripts": True,
+            "ext_mnt": [{"key": destination, "val": source} for destination, source in external.items()],
+            "inherit_fd": [{"key": key, "fd": fd} for key, fd in inherited],
+            "cg_root": _cgroup_roots(plan, create.id),
+        }
+        for name in ("lsm_profile", "lsm_mount_context"):
+            if value := getattr(options, name):
+                opts[name] = value
+        with service.Service([images, work, *(fd for _, fd in inherited)]) as criu:
+            response = criu.ask(Request(type=RESTORE, opts=opts), restored.notice)
+        if not response.success:
+            raise service.failed("restore", options.work_path / LOG, response)
+        restored.pid = restored.pid or response.restore.pid
+
+
+def _directory(stack: ExitStack, path: Path) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+@contextmanager
+def _bound(rootfs: str, readonly: bool) -> Iterator[str]:
+    """A place where the rootfs is a mount, as CRIU wants it: in a mount namespace of ours, so that nothing of it is left whatever happens.
+    CRIU takes its flags over."""
+    place = tempfile.mkdtemp(prefix="wherry-restore-")
+    before = mounts.own_mounts()
+    try:
+        mounts.mount(rootfs, place, "", MS_BIND | MS_REC, "")
+        if readonly:
+            mounts.mount("", place, "", MS_BIND | MS_REMOUNT | MS_RDONLY, "")
+        yield place
+    finally:
+        mounts.leave_mounts(before)
+        os.close(before)
+        os.rmdir(place)
+
+
+def _inherited(stack: ExitStack, seen: outside.Outside, config: dict[str, Any]) -> list[tuple[str, int]]:
+    """Our stdio in place of the pipes and files that the processes had; the joined namespaces of this host."""
+    found: dict[str, int] = {}
+    for number, name in enumerate(seen.descriptors):
+        if name and name not in found:
+            found[name] = os.dup(number)  # CRIU has a stdio of its own
+            stack.callback(os.close, found[name])
+    for name, path in outside.external_namespaces(config):
+        descriptor = os.open(path, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        found[name] = descriptor
+    return list(found.items())
+
+
+def _make_mount_points(rootfs: str, sources: dict[str, str], config: dict[str, Any]) -> None:
+    """In a rootfs that never held the container. What lies below another mount comes out of the images."""
+    below = tuple(f"{mount['destination'].rstrip('/')}/" for mount in config.get("mounts") or ())
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for destination in (mount["destination"] for mount in config.get("mounts") or ()):
+            if destination.startswith(tuple(prefix for prefix in below if prefix != f"{destination.rstrip('/')}/")):
+                continue
+            source = sources.get(os.path.normpath(destination))
+            directory = source is None or stat.S_ISDIR(os.stat(source).st_mode)
+            mounts.make_inside(root, destination, directory)
+    finally:
+        os.close(root)
+
+
+def _cgroup_roots(plan: Plan, id: str) -> list[dict[str, str]]:
+    """The new cgroup of each hierarchy, in the place of what was the old one."""
+    found = []
+    for step in plan.steps:
+        if step.name != "CGROUP_DIRECTORY":
+            continue
+        path, length = step.fields["path"].replace("<id>", id), step.fields["mount_length"]
+        mount, inside = path[:length], path[length:]
+        if step.fields["flags"] & constants.WHERRY_CGROUP_V2:
+            found.append({"path": inside} if mount.count("/") == 3 else {"ctrl": "", "path": inside})
+        else:
+            name = mount.rpartition("/")[2]
+            found.append({"ctrl": f"name={name}" if name == "systemd" else name, "path": inside})
+    return found
+
+
