@@ -82,7 +82,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     cached = None
     options.phase("look into the cache")
-    if not environment and not options.notify and options.cgroup_manager == "cgroupfs":
+    if not environment and not options.notify and options.warn is None and options.cgroup_manager == "cgroupfs":
         cached = _cached(config, options)
         plan = cached and cached.load(options.root)
         if plan:
@@ -144,7 +144,7 @@ class Compilation:
 
             self.environment = [*self.environment, *notify.add(document, options.root, options.id)]
         phase("check")
-        check(document)
+        self.warnings += check(document)
         self.bound = _take_rootfs_away(document, options.bundle)
         phase("look at the host")
         given = self.facts is not None

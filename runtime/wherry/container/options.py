@@ -5,6 +5,7 @@ import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from mmap import mmap
 
     from wherry.container.trace import Timeline
@@ -48,6 +49,7 @@ class CreateOptions(Traced):
         "rootless",
         "stdio",
         "verb",
+        "warn",
     )
 
     def __init__(self, root: str, id: str, bundle: str, verb: str = "create") -> None:
@@ -63,6 +65,7 @@ class CreateOptions(Traced):
         self.cgroup_manager = "cgroupfs"
         self.rootless: "bool | None" = None
         self.stdio = (-1, -1, -1)
+        self.warn: "Callable[[list[str]], None] | None" = None  # who wants to know: then it is compiled, a plan of the cache has none
 
 
 def absolute(path: str) -> str:

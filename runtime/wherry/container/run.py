@@ -48,6 +48,8 @@ def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> 
     if options.timeline is not None:
         options.timeline.write()
     if not detach:
+        if options.warn is not None:
+            options.warn(prepared.warnings)
         _attend(options, keep, subreaper, master)
     return prepared.warnings
 

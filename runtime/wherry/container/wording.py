@@ -6,7 +6,7 @@ of config.json. Loaded once something failed. What engines search for in these t
 """
 
 import posix
-from errno import EACCES, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EPERM
+from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EOPNOTSUPP, EPERM
 
 from wherry.codes import CODES
 from wherry.container.hooks import end, hook_error, os_text, wait_status
@@ -58,6 +58,11 @@ _HINTS = {
     "/linux/resources/cpu/cpus out",
     ("CGROUP_DIRECTORY", EACCES): "the cgroup above it is not yours: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
     ("CGROUP_WRITE", EACCES): "the cgroup is not yours: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
+    ("CLONE", EBUSY): "the cgroup has controllers enabled for its children (cgroup.subtree_control), so no process may be in it: give the "
+    "container a /linux/cgroupsPath of its own",
+    ("CLONE", EOPNOTSUPP): "the cgroup is threaded, or below one that is: give the container a /linux/cgroupsPath elsewhere",
+    ("KEYRING", EDQUOT): "each session keyring counts for its user until it is collected: raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for "
+    "root), or give --no-new-keyring",
     ("CLONE", EACCES): "the kernel wants both cgroups below one of yours: systemd-run --user --scope wherry ...",
     ("SYSCTL", ENOENT): "the kernel has no such sysctl in this namespace",
 }

@@ -98,9 +98,10 @@ Fields = dict[str, Any]
 class Step:
     """One operation. `number` counts from 1, as failures do ("step 12 of 31")."""
 
-    __slots__ = ("executor", "fields", "name", "number", "place")
+    __slots__ = ("executor", "fields", "name", "number", "of_exec", "place")
 
     def __init__(self, number: int, name: str, executor: str, place: str, fields: Fields) -> None:
+        self.of_exec = False
         self.number = number
         self.name = name
         self.executor = executor
@@ -109,6 +110,8 @@ class Step:
 
     @property
     def text(self) -> str:
+        if self.of_exec and self.name == "CONSOLE":
+            return _console(self.fields, "stdio and controlling terminal")  # /dev/console is that of the first process
         return _TEXTS[self.name](self.fields)
 
     def document(self) -> dict[str, Any]:
@@ -136,6 +139,8 @@ class Plan:
         self.flags = [name.lower().replace("_", "-") for name, bit in _enum("WHERRY_PLAN_", _PLAN_FLAGS).items() if flags & bit]
         self.facts_key = _text(data, key) or ""
         self.steps = list(_steps(data, count, offset))
+        for step in self.steps if flags & constants.WHERRY_PLAN_EXEC else ():
+            step.of_exec = True
 
     def lines(self) -> list[str]:
         return [_line(step) for step in self.steps]
@@ -413,9 +418,9 @@ def _device_node(f: Fields) -> str:
     return f"make {_quoted(f['path'])}: {_mode(f['mode'])}{numbers} owner {f['uid']}:{f['gid']}"
 
 
-def _console(f: Fields) -> str:
+def _console(f: Fields, becomes: str = "stdio, controlling terminal and /dev/console") -> str:
     size = f" of {f['width']}x{f['height']}" if f["height"] or f["width"] else ""
-    return f"open a terminal{size} for uid {f['uid']}: stdio, controlling terminal and /dev/console"
+    return f"open a terminal{size} for uid {f['uid']}: {becomes}"
 
 
 def _hook(f: Fields) -> str:

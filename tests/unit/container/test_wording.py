@@ -178,3 +178,11 @@ def test_what_the_front_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failure is not None
     assert (failure.step, failure.error, failure.call, failure.value) == (11, 1, "MOVE_MOUNT", 7)
     assert told() is None, "it is told once"
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "remedy"),
+    [("KEYRING", errno.EDQUOT, "--no-new-keyring"), ("CLONE", errno.EBUSY, "subtree_control"), ("CLONE", errno.EOPNOTSUPP, "threaded")],
+)
+def test_what_a_person_can_do(step: str, error: int, remedy: str) -> None:
+    assert remedy in str(at(step, error).remedy)
