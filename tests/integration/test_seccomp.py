@@ -4,6 +4,7 @@
 import json
 import os
 import platform
+import select
 import socket
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,51 @@ def test_listener(runtime: Runtime, bundle: Bundle, place: Path) -> None:
     assert document["state"]["id"] == container.id
     assert document["pid"] > 0
     assert container.wait() == 0
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+@pytest.mark.ours
+def test_listener_of_an_exec(runtime: Runtime, bundle: Bundle, place: Path, no_new_privileges: bool) -> None:
+    """Each exec has a filter of its own, whose descriptor reaches the listener with the container's state; and the descriptor works."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(place / "listener"))
+        server.listen(4)
+        server.settimeout(10)
+        names = [rule(name, "SCMP_ACT_NOTIFY") for name in ("mkdir", "mkdirat")]
+        bundle.linux["seccomp"] = profile(*names, listenerPath=str(place / "listener"), listenerMetadata="meta data")
+        bundle.process["noNewPrivileges"] = no_new_privileges
+        container = runtime.start_new(bundle)
+        os.close(told(server)[1])
+        with runtime.popen("exec", container.id, "sh", "-c", "mkdir /made; echo $?") as process:
+            document, descriptor = told(server)
+            assert document["metadata"] == "meta data" and document["fds"] == ["seccompFd"]
+            assert (document["state"]["id"], document["state"]["pid"], document["state"]["status"]) == (container.id, container.pid, "running")
+            assert document["pid"] > 0 and document["pid"] != container.pid
+            with select.epoll() as poll:
+                poll.register(descriptor, select.EPOLLIN)
+                assert poll.poll(10)  # the mkdir waits for an answer
+            os.close(descriptor)  # nobody answers any more: ENOSYS
+            out, err = process.communicate(timeout=10)
+        assert out.strip() != "0" and "not implemented" in err
+
+
+def told(server: socket.socket) -> tuple[Any, int]:
+    """What a runtime sends to its listener: the process's state and the notify descriptor."""
+    connection, _ = server.accept()
+    with connection:
+        connection.settimeout(10)
+        data, descriptors, _, _ = socket.recv_fds(connection, 65536, 2)
+    assert len(descriptors) == 1
+    return json.loads(data), descriptors[0]
+
+
+def test_missing_listener_of_an_exec_is_an_error(runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(place / "listener"))
+        server.listen(1)
+        bundle.linux["seccomp"] = profile(rule("mkdir", "SCMP_ACT_NOTIFY"), listenerPath=str(place / "listener"))
+        container = runtime.start_new(bundle)
+    assert runtime("exec", container.id, "true", check=False).code != 0
 
 
 def test_missing_listener_is_an_error(runtime: Runtime, bundle: Bundle, place: Path) -> None:
