@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
@@ -30,6 +31,7 @@ from catch import Catcher  # noqa: E402
 from commands import BUILDAH, BUILDFILE, CTR, DOCKER, NAMESPACES, PODMAN, PODS, ROOTLESS, SPECS  # noqa: E402
 
 from harness.bundle import make_rootfs  # noqa: E402
+from harness.census import cgroup_mounts  # noqa: E402
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "xterm"}
 USER = "10001"
@@ -44,6 +46,7 @@ class Machine:
         self.prefix, self.match = prefix, match
         self.catcher = Catcher(self.work, runtime)
         self.daemons: list[subprocess.Popen[bytes]] = []
+        self.cgroups = top_cgroups()
         self.rootfs = self.work / "image" / "rootfs"
         self.rootfs.mkdir(parents=True)
         make_rootfs(self.rootfs, None)
@@ -105,6 +108,14 @@ class Machine:
                 continue
         time.sleep(0.5)
         shutil.rmtree(self.work, ignore_errors=True)
+        for path in top_cgroups() - self.cgroups:  # the engines' own parents of containers, which they keep
+            for directory, _, _ in os.walk(path, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(directory)
+
+
+def top_cgroups() -> set[str]:
+    return {str(path) for mount in cgroup_mounts() for path in mount.iterdir() if path.is_dir()}
 
 
 # ---- engines

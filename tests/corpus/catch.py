@@ -95,7 +95,7 @@ def neutral(text: str, work: Path) -> str:
     text = re.sub(r"buildah\d{5,}", "buildah1", text)
     text = re.sub(r"buildah-volumes/\d+", "buildah-volumes/1", text)
     text = re.sub(r"\b[0-9a-f]{32}\b", "0123456789abcdef" * 2, text)
-    text = re.sub(r"\bHOSTNAME=[0-9a-f]{12}\b", "HOSTNAME=abcdefabcdef", re.sub(r'"hostname": ?"[0-9a-f]{12}"', '"hostname": "abcdefabcdef"', text))
+    text = re.sub(r'(HOSTNAME=|")(?!\d{12}")[0-9a-f]{12}"', r'\1abcdefabcdef"', text)
     return re.sub(rf'([="]){re.escape(os.uname().nodename)}"', r'\1host"', text)
 
 
