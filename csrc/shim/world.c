@@ -53,6 +53,20 @@ void shim_hex(char *out, const uint8_t *data, size_t size)
 	*out = '\0';
 }
 
+/* Where we are installed: two installations of one build do not share an interpreter. */
+static bool add_directory(struct sha256 *s, char *buffer, size_t room)
+{
+	ssize_t length = readlink("/proc/self/exe", buffer, room);
+
+	while (length > 0 && buffer[length - 1] != '/')
+		length--;
+	if (length < 1)
+		return false;
+	sha256_add(s, buffer, (size_t)length - 1);
+	add(s, "\n");
+	return true;
+}
+
 bool shim_zygote_path(char path[SHIM_SOCKET])
 {
 	static const char prefix[] = SHIM_DIRECTORY "/zygote-";
@@ -65,6 +79,8 @@ bool shim_zygote_path(char path[SHIM_SOCKET])
 	shim_hex(build, wherry_build_id, WHERRY_BUILD_ID_SIZE);
 	add(&s, build);
 	add(&s, "\n");
+	if (!add_directory(&s, buffer, sizeof(buffer)))
+		return false;
 	add_namespaces(&s);
 	if (!add_status(&s, buffer, sizeof(buffer)) || shim_read("/proc/self/cgroup", buffer, sizeof(buffer)) < 0)
 		return false;

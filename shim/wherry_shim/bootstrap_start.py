@@ -195,7 +195,7 @@ def spawn(request: Request, listener: "_socket.socket") -> int:
         if not environment.get(b"SCHED_CORE") and environment.get(b"WHERRY_ZYGOTE") != b"off":
             from wherry_shim import zygote
 
-            pid = zygote.ask(zygote.socket_path(DIRECTORY), argv, environment, score, [listener.fileno(), log])
+            pid = zygote.ask(zygote.socket_path(DIRECTORY, sys.argv[0]), argv, environment, score, [listener.fileno(), log])
             if pid:
                 return pid
         pid = spawn_cold(argv, environment, listener.fileno(), log)

@@ -2,8 +2,8 @@
 """The zygote: an interpreter that has everything loaded and forks a server in a millisecond. It holds no state and no container.
 
 The first cold server of a kind leaves one behind, which goes when nobody has asked it for a while. A fork inherits its parent's world, so there is
-one for each build, user, set of namespaces and cgroup: all of that is in its socket's name. What differs from one start to the next comes with the
-request, and the server applies it before it accepts anybody: standard error, environment, umask, limits, oom_score_adj.
+one for each installation, build, user, set of namespaces and cgroup: all of that is in its socket's name. What differs from one start to the next
+comes with the request, and the server applies it before it accepts anybody: standard error, environment, umask, limits, oom_score_adj.
 
 Request, one packet: header, then argv and environment, each text with a NUL; descriptors: the listening socket, the log. Answer: the server's pid, and
 a last word to the server, GO: without it the server ends. Whoever gets no answer at once closes the socket and starts a cold server instead: a zygote
@@ -43,11 +43,11 @@ def _read(path: str) -> bytes:
     return read_file(path)
 
 
-def world() -> bytes:
-    """All that a fork would inherit and cannot change; csrc/shim/world.c writes the same."""
+def world(directory: str) -> bytes:
+    """All that a fork would inherit and cannot change; csrc/shim/world.c writes the same. directory: where the shim is installed."""
     from wherry.kernel import native
 
-    lines = [native.build_id().hex().encode()]
+    lines = [native.build_id().hex().encode(), directory.encode("utf-8", "surrogateescape")]
     for name in NAMESPACES:
         try:
             lines.append(posix.readlink(f"/proc/self/ns/{name}").encode())
@@ -57,10 +57,10 @@ def world() -> bytes:
     return b"\n".join(lines) + b"\n" + _read("/proc/self/cgroup") + _read("/proc/self/attr/current")
 
 
-def socket_path(directory: str) -> str:
+def socket_path(directory: str, program: str) -> str:
     from wherry_shim.bootstrap_start import sha256
 
-    return f"{directory}/zygote-{sha256(world())[:32]}"
+    return f"{directory}/zygote-{sha256(world(program.rpartition('/')[0]))[:32]}"
 
 
 # ---- asking
@@ -315,7 +315,7 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
         posix.closerange(3, 1 << 20)
         posix.chdir("/")
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for servers
-        zygote = Zygote(socket_path(directory), serve)
+        zygote = Zygote(socket_path(directory, sys.argv[0]), serve)
         if zygote.bind():
             set_title(TITLE)
             zygote.run()

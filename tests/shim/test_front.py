@@ -4,6 +4,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wherry_shim import bootstrap_start, messages, messages_rare, wire
+from wherry_shim import bootstrap_start, messages, messages_rare, wire, zygote
 
 from . import shims
 from .shims import BINARY, NAMESPACE, Shim
@@ -20,6 +21,7 @@ from .test_zygote import zygote_pid
 pytestmark = pytest.mark.requires("root")
 assert messages.TABLE and messages_rare.TABLE
 TO_PYTHON = b"cannot execute "
+PYTHON = "containerd-shim-wherry-python"
 
 
 @pytest.fixture
@@ -32,19 +34,24 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         made.append(Shim(tmp_path, id, str(tmp_path / "containerd.sock"), **more))
         return made[-1]
 
-    if not zygote_pid():
-        make("first").start()
+    place = tmp_path / "bin"
+    place.mkdir()
+    for name in (BINARY.name, PYTHON):
+        shutil.copy(BINARY.parent / name, place)
+    monkeypatch.setattr(shims, "BINARY", place / BINARY.name)
+    make("first").start()
+    path = zygote.socket_path(bootstrap_start.DIRECTORY, str(place / PYTHON))
     deadline = time.monotonic() + 20
-    while not zygote_pid():
+    while not (pid := zygote_pid(path)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    copy = tmp_path / BINARY.name
-    shutil.copy(BINARY, copy)
-    monkeypatch.setattr(shims, "BINARY", copy)
+    (place / PYTHON).unlink()
     yield make
     for one in made:
         if one.socket:
             one.end()
+    os.kill(pid, signal.SIGKILL)
+    Path(path).unlink()
 
 
 def started(one: Shim, **more: object) -> str:
@@ -133,7 +140,7 @@ def test_configurations_that_python_reads(shim: Callable[..., Shim], name: str) 
 )
 def test_input_that_python_reads(shim: Callable[..., Shim], input: bytes, tmp_path: Path) -> None:
     one = shim()
-    reader = tmp_path / "containerd-shim-wherry-python"  # in Python's place: what does it get?
+    reader = tmp_path / "bin" / PYTHON  # in Python's place: what does it get?
     reader.write_text('#!/bin/sh\ncat\necho "$@" >&2\n')
     reader.chmod(0o755)
     done = one.command("-debug", "start", input=input, check=False)
@@ -173,4 +180,4 @@ def test_it_is_small_and_static() -> None:
     assert data[:4] == b"\x7fELF"
     if b"musl" in subprocess.run([BINARY.parent / "wherry", "--version"], capture_output=True).stdout:
         assert len(data) <= 61440
-    assert os.access(BINARY.parent / "containerd-shim-wherry-python", os.X_OK)
+    assert os.access(BINARY.parent / PYTHON, os.X_OK)

@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 
 from wherry_shim import bootstrap_start, zygote
 
-from .shims import Shim, alive, wait_for_end
+from .shims import BINARY, Shim, alive, wait_for_end
 
 pytestmark = pytest.mark.requires("root")
-PATH = zygote.socket_path(bootstrap_start.DIRECTORY)
+PATH = zygote.socket_path(bootstrap_start.DIRECTORY, str(BINARY))
 """A start that the tests make has their own world, so this is its zygote too."""
 
 
-def zygote_pid() -> int:
+def zygote_pid(path: str = PATH) -> int:
     """0 = there is none that listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         try:
-            peer.connect(PATH)
+            peer.connect(path)
         except OSError:
             return 0
         return struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
@@ -163,8 +163,8 @@ def test_noise(warm: int, noise: bytes) -> None:
 
 
 def test_the_world_is_in_the_name() -> None:
-    assert zygote.world() == zygote.world()
-    script = f"import sys; sys.path[:0] = {[place for place in os.sys.path if place]!r}; from wherry_shim import zygote; print(zygote.socket_path('/x'))"
+    assert zygote.world("/a") == zygote.world("/a") != zygote.world("/b")
+    script = f"import sys; sys.path[:0] = {[place for place in os.sys.path if place]!r}; from wherry_shim import zygote; print(zygote.socket_path('/x', {str(BINARY)!r}))"
     here, elsewhere = (subprocess.run([*prefix, os.sys.executable, "-c", script], capture_output=True, text=True, timeout=60).stdout for prefix in ([], ["unshare", "--uts"]))
     assert here.strip().rpartition("/")[2] == PATH.rpartition("/")[2]
     assert elsewhere and elsewhere != here
