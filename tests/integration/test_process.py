@@ -4,6 +4,7 @@
 import os
 import resource
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -292,6 +293,43 @@ def test_yes_into_head_ends(runtime: Runtime, bundle: Bundle) -> None:
 def test_apparmor_profile(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["apparmorProfile"] = "unconfined"
     assert runtime.output(bundle, "cat /proc/self/attr/current").startswith("unconfined")
+
+
+PROFILE = """
+profile {name} flags=(attach_disconnected,mediate_deleted) {{
+  file,
+  capability,
+  network,
+  signal,
+  unix,
+  ptrace,
+  deny /secret r,
+}}
+"""
+
+
+@pytest.fixture
+def confined(place: Path) -> Iterator[str]:
+    """A profile of AppArmor that may do everything but read /secret."""
+    name = f"wherry-{place.name}"
+    (place / "profile").write_text(PROFILE.format(name=name))
+    subprocess.run(["apparmor_parser", "-K", "-a", place / "profile"], check=True)
+    yield name
+    subprocess.run(["apparmor_parser", "-R", place / "profile"], check=True)
+
+
+@pytest.mark.requires("apparmor", "command:apparmor_parser", "root")
+@pytest.mark.v2
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_apparmor_profile_is_in_force(runtime: Runtime, bundle: Bundle, confined: str, no_new_privileges: bool) -> None:
+    (bundle.rootfs / "secret").write_text("hidden")
+    bundle.process["apparmorProfile"] = confined
+    bundle.process["noNewPrivileges"] = no_new_privileges
+    look = "cat /proc/self/attr/current; cat /secret || echo refused"
+    assert runtime.output(bundle, look).split() == [confined, "(enforce)", "refused"]
+    container = runtime.start_new(bundle.args("sleep", "1000"))
+    assert runtime("exec", container.id, "sh", "-c", look).out.split() == [confined, "(enforce)", "refused"]
+    assert runtime("exec", "--apparmor", "unconfined", container.id, "sh", "-c", look).out.split() == ["unconfined", "hidden"]
 
 
 def test_missing_apparmor_profile_is_refused(runtime: Runtime, bundle: Bundle) -> None:

@@ -87,6 +87,11 @@ MOUNTS = [
 LANDLOCK = {"org.wherry.landlock": '{"read": ["/"], "use": ["/dev"], "write": ["/tmp", "/work"]}'}
 
 
+def with_selinux(facts: HostFacts) -> HostFacts:
+    facts.lsms = ("selinux",)
+    return facts
+
+
 def with_landlock(facts: HostFacts, abi: int) -> HostFacts:
     facts.landlock = abi
     return facts
@@ -169,6 +174,11 @@ def cases() -> dict[str, Case]:
         "hooks": (config(hooks=HOOKS, annotations=ANNOTATIONS), host("v2"), options()),
         "rare": (config(**RARE), host("v2"), options()),
         "landlock": (config(annotations=LANDLOCK), with_landlock(host("v2"), 7), options()),
+        "selinux": (
+            config(process__selinuxLabel="system_u:system_r:container_t:s0:c1,c2", linux__mountLabel="system_u:object_r:container_file_t:s0:c1,c2"),
+            with_selinux(host("v2")),
+            options(),
+        ),
         "apparmor": (config(process__apparmorProfile="docker-default"), host("v2"), options()),
         "mounts": (small(mounts=MOUNTS), host("v2"), options()),
         "mounts-user-namespace": (
