@@ -9,11 +9,15 @@ import time
 from wherry_shim import ttrpc
 from wherry_shim.bootstrap import Arguments, UsageError, complain
 from wherry_shim.bootstrap_start import DIRECTORY, LISTENER, locked
-from wherry_shim.containerd import METHODS, TASK_SERVICES, Emitter, Handler, unpack
+from wherry_shim.containerd import METHODS, SANDBOX_SERVICE, TASK_SERVICES, Emitter, Handler, unpack
 from wherry_shim.events import Command, Publisher
 from wherry_shim.keeper import Setting
 from wherry_shim.loop import Later, Loop
 from wherry_shim.service import Service
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from wherry_shim.sandbox import Sandbox
 
 LINGER = 60.0
 """Seconds without a container and without a client, after which a server goes by itself."""
@@ -50,8 +54,11 @@ class ContainerdServer:
         self.service = Service(self.loop, Setting(arguments["namespace"]), Emitter(self.publisher), unpack)
         self.service.log = self.log
         self.service.on_shutdown = self.shut_down
-        handler = Handler(self.service, METHODS)
-        self.server = ttrpc.Server(self.loop, listener, dict.fromkeys(TASK_SERVICES, handler))
+        self.sandbox: "Sandbox | None" = None
+        self._tasks = Handler(self.service, METHODS)
+        services: "dict[str, ttrpc.Handler]" = dict.fromkeys(TASK_SERVICES, self._task_call)
+        services[SANDBOX_SERVICE] = self._sandbox_call
+        self.server = ttrpc.Server(self.loop, listener, services)
         self.server.log = self.log
         self.server.on_request = self._asked
         self._known: set[ttrpc.Connection] = set()
@@ -65,13 +72,29 @@ class ContainerdServer:
         publisher.log = self.log
         return publisher
 
+    def _task_call(self, method: str, payload: bytes) -> Later:
+        if method == "Shutdown" and self.sandbox is not None and self.sandbox.present:
+            answer = Later()  # the sandbox is still there: not yet
+            answer.set(b"")
+            return answer
+        return self._tasks(method, payload)
+
+    def _sandbox_call(self, method: str, payload: bytes) -> Later:
+        """Few servers are ever asked this."""
+        from wherry_shim import sandbox
+
+        if self.sandbox is None:
+            self.sandbox = sandbox.Sandbox(self.loop, lambda: self.service.empty, self.shut_down)
+        return Handler(self.sandbox, sandbox.METHODS)(method, payload)
+
     def _asked(self, connection: "ttrpc.Connection", method: str) -> None:
         if connection not in self._known:  # a client that is new: containerd may be back, events need not wait
             self._known = self.server.connections.copy()
             self.publisher.hurry()
 
     def _look_round(self) -> None:
-        quiet = self.service.empty and not self.server.connections and time.monotonic() - self.server.last_use >= LINGER
+        wanted = self.sandbox is not None and self.sandbox.present
+        quiet = self.service.empty and not wanted and not self.server.connections and time.monotonic() - self.server.last_use >= LINGER
         if quiet and not len(self.publisher):
             self.log("info", "no container and no client: leaving")
             self.shut_down()

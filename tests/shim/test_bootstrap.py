@@ -248,6 +248,20 @@ def test_nothing_of_the_caller_is_kept_open(shim: Callable[..., Shim]) -> None:
 
 
 @ROOT
+def test_the_sandbox_service_is_on_the_same_socket(shim: Callable[..., Shim]) -> None:
+    one = shim()
+    one.start()
+    service = "containerd.runtime.sandbox.v1.Sandbox"
+    with one.client() as client:
+        for method, table in (("CreateSandbox", "sandbox.CreateSandbox"), ("StartSandbox", "sandbox.StartSandbox"), ("PingSandbox", "sandbox.Ping")):
+            answer = wire.decode(f"{table}Response", client.call(service, method, wire.encode(f"{table}Request", {"sandbox_id": "s"}), 10))
+            assert method != "StartSandbox" or answer["pid"] == one.pid
+    pid = one.pid
+    one.call("Shutdown")
+    assert one.pid == pid  # there is a sandbox
+
+
+@ROOT
 def test_a_server_that_nobody_needs_leaves(shim: Callable[..., Shim], tmp_path: Path) -> None:
     from wherry_shim import containerd_server
 
