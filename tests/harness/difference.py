@@ -29,6 +29,7 @@ KNOWN = [
         r'traces .*: "-rwxr-xr-x (\d+:\d+)" -> "-rw-r--r-- \1"',
         "the file that a missing target of a bind mount becomes is no program: 0644, as newer ones of runc do it",
     ),
+    ("runc", r'keyring: "keyring;0;0;3f130000;_ses.ID" -> "keyring;0;0;3f130008;_ses.ID"', "of an exec in a user namespace: the permissions of the container's keyring"),
     ("runc", r'places /sys/fs/cgroup: "40555 0:0" -> "40755 0:0"', "the directory of the hierarchies has the mode that it has on hosts"),
     ("runc", r'places /\S+: "4(0|1)[0-7]{3} (.*)" -> "40700 \2"', "where the options of a tmpfs have a mode, it counts, as with newer ones of runc; this one takes the target's"),
     ("runc", r"mounts /sys(/\S+)? super: -ro \+rw", "`ro` is of the mount: the sysfs behind it is the one of the network namespace, whoever mounts it"),
@@ -38,7 +39,7 @@ KNOWN = [
     ("both", r'dev mqueue [ug]id: 0 -> \d+|places /dev/mqueue: "41777 0:.*', "user and ipc namespace are made by one clone, so the root of the queues belongs to the caller; its mode is 1777"),
     (
         "both",
-        r'fds [012]: \[false, "pipe", 4480, 0\] -> \[false, "pipe", 4480, 65534\]',
+        r'fds [012]: \[false, "pipe", 4480, \d+\] -> \[false, "pipe", 4480, 65534\]',
         "runc copies between pipes of its own, and both give them to the container's root; wherry hands on the caller's, which keep their owner",
     ),
     (

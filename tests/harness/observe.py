@@ -10,7 +10,7 @@ from typing import Any
 from .bundle import Bundle
 from .cgroup import directory, memberships
 from .requirements import cgroup_mode
-from .runtime import Runtime
+from .runtime import Container, Runtime
 
 VOLATILE = ("usage", "failcnt", "pressure", "peak", "procs", "tasks", "threads", "stat", "event_control", "reclaim", "kill", "local", "numa", "latency")
 REPORT = ["/probe", "report", "all"]
@@ -72,7 +72,26 @@ def observe(runtime: Runtime, bundle: Bundle) -> dict[str, Any]:
     seen: dict[str, Any] = json.loads(container.stdout)
     seen["limits"] = settings
     seen["traces"] = changes(before, files(bundle.rootfs))
+    return neutral(seen, container)
+
+
+def neutral(seen: dict[str, Any], container: Container) -> dict[str, Any]:
+    """Without the names that are this container's own."""
     text = json.dumps(seen)
-    for own, name in ((container.id, "ID"), (bundle.linux["cgroupsPath"], "/CGROUP"), (str(bundle.path), "/BUNDLE")):
+    for own, name in ((container.id, "ID"), (container.bundle.linux["cgroupsPath"], "/CGROUP"), (str(container.bundle.path), "/BUNDLE")):
         text = text.replace(own, name)
     return json.loads(text)  # type: ignore[no-any-return]
+
+
+def observe_exec(runtime: Runtime, bundle: Bundle, *options: str) -> dict[str, Any]:
+    """What the probe sees when `exec` starts it in a running container."""
+    bundle.args("/probe", "sleep", "1000")
+    (bundle.path / "stdin").write_text("")
+    with open(bundle.path / "stdin") as stdin:
+        container = runtime.create(bundle, stdin=stdin)
+    container.start()
+    seen: dict[str, Any] = runtime("exec", *options, container.id, *REPORT, input="").json()
+    container.kill()
+    container.wait()
+    container.delete()
+    return neutral(seen, container)

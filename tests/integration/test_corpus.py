@@ -18,7 +18,7 @@ from harness.bundle import Bundle
 from harness.census import Census
 from harness.console import Receiver
 from harness.difference import difference, normal, refused, unknown
-from harness.observe import observe
+from harness.observe import observe, observe_exec
 from harness.requirements import cgroup_mode
 from harness.runtime import Runtime
 
@@ -107,6 +107,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.function is test_same:
         pairs = [(name, other) for name in NAMES for other in OTHERS]
         metafunc.parametrize(("name", "other"), pairs if whole or not V2 else pairs[::5], indirect=["other"])
+    elif metafunc.function is test_same_in_exec:
+        metafunc.parametrize(("name", "other", "options"), [(name, other, options) for name, options in EXECS for other in OTHERS], indirect=["other"])
     elif metafunc.function is test_generated:
         pairs = [(seed, OTHERS[seed % len(OTHERS)]) for seed in range(number if whole or not V2 else 1)]
         metafunc.parametrize(("seed", "other"), pairs, indirect=["other"])
@@ -128,6 +130,32 @@ def test_generated(runtime: Runtime, other: Runtime, make_bundle: Callable[[], B
         bundle.linux["cgroupsPath"] = cgroups_path
         owned(bundle)
     compare(runtime, other, *bundles)
+
+
+# Of each engine one, with options of exec that go beyond its process.
+EXECS = [] if V2 else [
+    ("podman-default", []),
+    ("podman-user-namespace", ["--user", "1000:5"]),
+    ("podman-limits", ["--env", "A=1", "--cwd", "/tmp"]),
+    ("docker-process", ["--user", "1000"]),
+    ("docker-capabilities", ["--cap", "CAP_CHOWN"]),
+    ("docker-privileged", ["--no-new-privs"]),
+    ("ctr-seccomp", ["--additional-gids", "7"]),
+    ("ctr-namespaces", []),
+    ("cri-container-limits", []),
+    ("buildah-default", []),
+    ("rootless-keep-id", []),
+    ("spec-runc", []),
+]  # fmt: skip
+
+
+@pytest.mark.one_way
+def test_same_in_exec(runtime: Runtime, other: Runtime, make_bundle: Callable[[], Bundle], name: str, options: list[str], holder: int) -> None:
+    first, second = (comparable(prepare(name, make_bundle(), holder)) for _ in range(2))
+    theirs = normal(observe_exec(other, first, *options), other.containers[-1].id)
+    ours = normal(observe_exec(runtime, second, *options), runtime.containers[-1].id)
+    found = unknown(difference(theirs, ours), other.name, second.linux.get("maskedPaths", []))
+    assert not found, "\n".join(found)
 
 
 def compare(runtime: Runtime, other: Runtime, first: Bundle, second: Bundle) -> None:
