@@ -45,8 +45,8 @@ docs: ## pages in docs/_site
 	tests/tools/setup.sh docs
 	$(VENV)/bin/python docs/pages.py
 
-conformance: ## engines, with wherry as their runtime
-	$(RUN) engines
+conformance: ## engines with wherry as their runtime; or a public suite: make conformance SUITE=runc-bats CHECKOUT=DIR PEERS=runc
+	$(if $(SUITE),$(VENV)/bin/python conformance/run.py $(SUITE) $(if $(CHECKOUT),--checkout $(CHECKOUT)) $(addprefix --runtime ,$(VENV)/bin/wherry $(PEERS)) $(CONFORMANCE),$(RUN) engines)
 
 bench: ## against runc and crun, interleaved
 	$(VENV)/bin/python conformance/bench.py $(BENCH)

@@ -82,6 +82,31 @@ def test_no_quota(container: Container) -> None:
     assert value(container, "cpu", "cpu.cfs_quota_us", "cpu.max") in ("-1", "max 100000")
 
 
+@pytest.mark.requires("cgroup-v1")
+def test_a_shorter_period_below_a_parent_with_a_quota(runtime: Runtime, bundle: Bundle) -> None:
+    parent = Path("/sys/fs/cgroup/cpu" + bundle.linux["cgroupsPath"] + "-parent")
+    parent.mkdir()
+    bundle.linux["cgroupsPath"] += "-parent/below"
+    try:
+        (parent / "cpu.cfs_quota_us").write_text("50000")
+        container = runtime.start_new(bundle)
+        assert update(container, "--cpu-quota", "60000", check=False).code == 1
+        update(container, "--cpu-period", "10000", "--cpu-quota", "3000")
+        assert (parent / "below/cpu.cfs_quota_us").read_text() == "3000\n"
+        container.stop()
+    finally:
+        for tree in Path("/sys/fs/cgroup").iterdir():
+            if (tree / parent.name).is_dir():
+                (tree / parent.name).rmdir()
+
+
+@pytest.mark.ours  # runc 1.1 has no such flag
+def test_a_burst_and_none(container: Container) -> None:
+    for burst in ("20000", "0"):
+        update(container, "--cpu-quota", "30000", "--cpu-burst", burst)
+        assert value(container, "cpu", "cpu.cfs_burst_us", "cpu.max.burst") == burst
+
+
 def test_shares(container: Container) -> None:
     update(container, "--cpu-share", "512")
     assert value(container, "cpu", "cpu.shares", "cpu.weight") == ("512" if cgroup_mode() != "v2" else "59")

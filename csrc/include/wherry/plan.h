@@ -471,7 +471,7 @@ enum wherry_hook_kind {
 struct wherry_op_hook {
 	struct wherry_op op;
 	struct wherry_text path;
-	struct wherry_list arguments, environment; /* an empty environment list = an empty environment */
+	struct wherry_list arguments, environment; /* none = an empty environment; a last entry "HOME=" becomes the HOME that OP_PROGRAM has found */
 	struct wherry_template state;              /* whole JSON for stdin; SLOT_PID is the pid as the hook's side sees it */
 	uint32_t timeout;                          /* seconds, 0 = none */
 	uint32_t kind;

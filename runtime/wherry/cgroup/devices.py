@@ -95,15 +95,20 @@ def _verdict(allow: bool, access: int) -> "list[bytes]":
 
 def _bits(rule: "Rule") -> int:
     bits = 0
-    for letter in rule.get("access") or "rwm":
+    for letter in _letters(rule):
         bits |= _ACCESS[letter]
     return bits
+
+
+def _letters(rule: "Rule") -> str:
+    """Others are ignored, with a warning by the checks."""
+    return "".join(letter for letter in rule.get("access") or "rwm" if letter in _ACCESS)
 
 
 def _v1_line(rule: "Rule") -> str:
     kind = rule.get("type") or "a"
     numbers = [rule.get("major"), rule.get("minor")]
-    access = rule.get("access") or "rwm"
+    access = _letters(rule)
     if kind == "a" and _bits(rule) == _EVERY:
         return "a"  # the kernel knows "a" only as a whole
     return f"{'c' if kind == 'u' else kind} {':'.join('*' if n is None or n == -1 else str(n) for n in numbers)} {access}"

@@ -143,10 +143,10 @@ def _v1_cpu(cpu: "dict[str, int]", add: "Add") -> None:
         ("realtimeRuntime", "cpu", "cpu.rt_runtime_us"),
         ("period", "cpu", "cpu.cfs_period_us"),
         ("quota", "cpu", "cpu.cfs_quota_us"),
-        ("burst", "cpu", "cpu.cfs_burst_us"),
     ):
         if cpu.get(key):
             add((controller, file, str(cpu[key]), 0, f"{POINTER}/cpu/{key}"))
+    _burst(cpu, "cpu.cfs_burst_us", add)
     if cpu.get("idle") is not None:
         add(("cpu", "cpu.idle", str(cpu["idle"]), MISSING_OK if not cpu["idle"] else 0, f"{POINTER}/cpu/idle"))
     _cpuset(cpu, add)
@@ -167,9 +167,14 @@ def _v2_cpu(cpu: "dict[str, int]", add: "Add") -> None:
         first = str(quota) if quota and quota > 0 else "max"
         place = "quota" if quota else "period"
         add(("cpu", "cpu.max", f"{first} {period or DEFAULT_PERIOD}", 0, f"{POINTER}/cpu/{place}"))
-    if cpu.get("burst"):
-        add(("cpu", "cpu.max.burst", str(cpu["burst"]), 0, f"{POINTER}/cpu/burst"))
+    _burst(cpu, "cpu.max.burst", add)
     _cpuset(cpu, add)
+
+
+def _burst(cpu: "Section", file: str, add: "Add") -> None:
+    """A burst of 0 takes one away; kernels before 5.14 know of none."""
+    if cpu.get("burst") is not None:
+        add(("cpu", file, str(cpu["burst"]), 0 if cpu["burst"] else MISSING_OK, f"{POINTER}/cpu/burst"))
 
 
 def _cpuset(cpu: "Section", add: "Add") -> None:

@@ -74,14 +74,27 @@ def apply(cgroups: "list[Cgroup]", resources: dict[str, Any]) -> None:
     hierarchies = [cgroup for cgroup in cgroups if not cgroup.v2]
     unified = next((cgroup for cgroup in cgroups if cgroup.v2), None)
     if hierarchies:
-        for write in _ordered_v1(v1_writes(resources), hierarchies):
-            _perform(_of_controller(hierarchies, write), write)
+        _perform_v1(hierarchies, _ordered_v1(v1_writes(resources), hierarchies))
     elif unified is not None:
         _perform_all(unified, v2_writes(resources))
     elif any(resources.values()):
         from wherry.container.delegation import no_cgroup
 
         raise no_cgroup("the container has no cgroup whose limits could change")
+
+
+def _perform_v1(hierarchies: "list[Cgroup]", writes: "list[Write]") -> None:
+    """Below a parent with a quota, a new period may fit with the new quota alone, and a new quota with the new period alone."""
+    quota = next((write for write in writes if write[1] == "cpu.cfs_quota_us"), None)
+    for write in writes:
+        cgroup = _of_controller(hierarchies, write)
+        try:
+            _perform(cgroup, write)
+        except HostError as error:
+            if write[1] != "cpu.cfs_period_us" or quota is None or error.facts.get("errno") != EINVAL:
+                raise
+            _perform(cgroup, quota)
+            _perform(cgroup, write)
 
 
 def _perform_all(cgroup: Cgroup, writes: "list[Write]") -> None:

@@ -142,7 +142,7 @@ ERRORS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"/linux/memoryPolicy/mode": "MPOL_DEFAULT"}, "CONFLICT", "/linux/memoryPolicy/nodes"),
     ({"/linux/memoryPolicy/flags/1": "MPOL_F_RELATIVE_NODES"}, "CONFLICT", "/linux/memoryPolicy/flags"),
     # resources
-    ({f"{RESOURCES}/devices/0/access": "rwx"}, "VALUE", None),
+    ({f"{RESOURCES}/devices/0/access": "x"}, "VALUE", None),
     ({f"{RESOURCES}/devices/0/allow": MISSING}, "REQUIRED", None),
     ({f"{RESOURCES}/devices/1/type": "p"}, "UNKNOWN-VALUE", None),
     ({f"{RESOURCES}/memory/limit": -2}, "RANGE", None),
@@ -224,6 +224,7 @@ WARNINGS: list[tuple[dict[str, Any], str, str | None]] = [
     ({"/process/user/uid": MISSING}, "REQUIRED", None),
     ({"/process/user/gid": MISSING}, "REQUIRED", None),
     ({"/mounts/2/options/3": "size=1"}, "MOUNT", None),
+    ({f"{RESOURCES}/devices/0/access": "rwx"}, "VALUE", None),
     ({"/ociVersion": "1.4.0"}, "VERSION", None),
     ({"/ociVersion": "0.2.0"}, "VERSION", None),
     ({"/process/capabilities/bounding/0": "CAP_FLY"}, "CAPABILITY", None),
