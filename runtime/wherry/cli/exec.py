@@ -47,6 +47,10 @@ _IDS = 1 << 32
 
 def run(call: Call) -> int:
     """Every failure of our own exits with 255, so that it is told from the process's. Attached, this does not return."""
+    if not call.words + call.rest:
+        from wherry.cli.help import wrong_number
+
+        raise wrong_number("exec", 0, 1)
     try:
         return _exec(call)
     except (WherryError, OSError) as error:
@@ -76,10 +80,6 @@ def _exec(call: Call) -> int:
 def options_of(call: Call) -> ExecOptions:
     flags = call.flags
     words = call.words + call.rest
-    if not words:
-        from wherry.cli.help import wrong_number
-
-        raise wrong_number("exec", 0, 1)
     args = words[2:] if words[1:2] == ["--"] else words[1:]
     options = ExecOptions(call.root(), words[0], args)
     path = flags.text("process")
