@@ -46,3 +46,18 @@ def read_until(descriptor: int, text: str, seconds: float = 10.0) -> str:
             assert data, f"the terminal closed before {text!r}; it said {seen!r}"
             seen += data.decode(errors="replace")
     return seen
+
+
+def read_all(descriptor: int, seconds: float = 10.0) -> str:
+    """Reads from a terminal until the other side has gone."""
+    seen = b""
+    deadline = time.monotonic() + seconds
+    while select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+        try:
+            data = os.read(descriptor, 65536)
+        except OSError:  # EIO: nobody has it open any more
+            return seen.decode(errors="replace")
+        seen += data
+        if not data:
+            break
+    return seen.decode(errors="replace")

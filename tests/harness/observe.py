@@ -9,6 +9,7 @@ from typing import Any
 
 from .bundle import Bundle
 from .cgroup import directory, memberships
+from .console import Receiver, read_all
 from .requirements import cgroup_mode
 from .runtime import Container, Runtime
 
@@ -81,6 +82,21 @@ def neutral(seen: dict[str, Any], container: Container) -> dict[str, Any]:
     for own, name in ((container.id, "ID"), (container.bundle.linux["cgroupsPath"], "/CGROUP"), (str(container.bundle.path), "/BUNDLE")):
         text = text.replace(own, name)
     return json.loads(text)  # type: ignore[no-any-return]
+
+
+def observe_on_terminal(runtime: Runtime, bundle: Bundle) -> dict[str, Any]:
+    """What the probe sees on a terminal, whose other side a console socket gets."""
+    bundle.args("/probe", "report")
+    receiver = Receiver(bundle.path / "console")
+    container = runtime.create(bundle, "--console-socket", receiver.path)
+    master, _ = receiver.receive()
+    receiver.close()
+    container.start()
+    text = read_all(master)
+    os.close(master)
+    assert container.wait() == 0, text
+    container.delete()
+    return neutral(json.loads(text), container)
 
 
 def observe_exec(runtime: Runtime, bundle: Bundle, *options: str) -> dict[str, Any]:

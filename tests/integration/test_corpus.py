@@ -18,7 +18,7 @@ from harness.bundle import Bundle
 from harness.census import Census
 from harness.console import Receiver
 from harness.difference import difference, normal, refused, unknown
-from harness.observe import observe, observe_exec
+from harness.observe import observe, observe_exec, observe_on_terminal
 from harness.requirements import cgroup_mode
 from harness.runtime import Runtime
 
@@ -109,6 +109,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("name", "other"), pairs if whole or not V2 else pairs[::5], indirect=["other"])
     elif metafunc.function is test_same_in_exec:
         metafunc.parametrize(("name", "other", "options"), [(name, other, options) for name, options in EXECS for other in OTHERS], indirect=["other"])
+    elif metafunc.function is test_same_on_a_terminal:
+        metafunc.parametrize(("name", "other"), [(name, OTHERS[0]) for name in NAMES if name.endswith("terminal")], indirect=["other"])
     elif metafunc.function is test_generated:
         pairs = [(seed, OTHERS[seed % len(OTHERS)]) for seed in range(number if whole or not V2 else 1)]
         metafunc.parametrize(("seed", "other"), pairs, indirect=["other"])
@@ -158,11 +160,26 @@ def test_same_in_exec(runtime: Runtime, other: Runtime, make_bundle: Callable[[]
     assert not found, "\n".join(found)
 
 
+@pytest.mark.one_way
+@pytest.mark.parametrize("size", [None, {"height": 33, "width": 111}])
+def test_same_on_a_terminal(runtime: Runtime, other: Runtime, make_bundle: Callable[[], Bundle], name: str, holder: int, size: dict[str, int] | None) -> None:
+    first, second = (prepare(name, make_bundle(), holder) for _ in range(2))
+    for bundle in (first, second):
+        assert bundle.process["terminal"]
+        if size:
+            bundle.process["consoleSize"] = size
+    theirs = normal(observe_on_terminal(other, first), other.containers[-1].id)
+    ours = normal(observe_on_terminal(runtime, second), runtime.containers[-1].id)
+    found = unknown(difference(theirs, ours), other.name, second.linux.get("maskedPaths", []))
+    assert not found, "\n".join(found)
+
+
 def compare(runtime: Runtime, other: Runtime, first: Bundle, second: Bundle) -> None:
     theirs, ours = observe(other, first), observe(runtime, second)
     if "refused" in theirs or "refused" in ours:
         assert refused(theirs, ours, other.name), f"theirs: {theirs.get('refused')}\nours: {ours.get('refused')}"
         return
+    assert len(ours["calls"]) > 300 and len(ours["limits"]) > 5 and ours["places"], "the probe has not seen everything"
     theirs, ours = normal(theirs, other.containers[-1].id), normal(ours, runtime.containers[-1].id)
     found = unknown(difference(theirs, ours), other.name, second.linux.get("maskedPaths", []))
     assert not found, "\n".join(found)
