@@ -4,6 +4,15 @@
  */
 #include "fuzz.h"
 
+int __wrap_host_facts_key(char out[65]);
+
+int __wrap_host_facts_key(char out[65])
+{
+	memset(out, 'f', 64);
+	out[64] = 0;
+	return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct host_pattern pattern;

@@ -32,7 +32,7 @@ for name in "${names[@]}"; do
   mkdir -p "$build/corpus/$name"
   seeds=()
   [[ $name == pattern && -d tests/corpus/configs ]] && seeds=(tests/corpus/configs)
-  "$build/fuzz_$name" -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=2048 -timeout=10 -verbosity=0 -print_final_stats=1 -artifact_prefix="$build/found-$name-" \
+  "$build/fuzz_$name" -max_total_time="$seconds" -max_len=8192 -rss_limit_mb=2048 -timeout=10 -verbosity=0 -print_final_stats=1 -artifact_prefix="$build/found-$name-" \
     "$build/corpus/$name" "${seeds[@]}" 2>&1 | sed -u '/Recommended dictionary/,/End of recommended/d; /NEW_FUNC/d' || status=1
 done
 ((status)) && echo "fuzz: something was found: $build/found-*, to be given to $build/fuzz_NAME"
