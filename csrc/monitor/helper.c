@@ -138,6 +138,7 @@ static int make(int socket, const struct monitor_message *r)
 		return host_exec(&create, &request);
 	}
 	request.extra_count = read_extra(r);
+	(void)!chdir(request.bundle); /* where hooks expect to be */
 	result = host_create_begin(&create, &request);
 	while (result == 0 && create.waiting)
 		result = interlude(socket, r->head.process);

@@ -30,7 +30,7 @@ static int prepare(struct monitor *m)
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(LOCK + 1) || wherry_reset_signals() ||
-	    sigprocmask(SIG_SETMASK, &all, NULL) < 0)
+	    sigprocmask(SIG_SETMASK, &all, NULL) < 0 || chdir("/") < 0)
 		return -1;
 	m->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	return m->signals < 0 ? -1 : prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);

@@ -54,6 +54,7 @@ class Keeper:
         self._deleted: "dict[str, Message]" = {}
         """Answers of Delete, for who did not get the first one."""
         self._closing = False
+        loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
         native.subreaper()  # what a killed monitor leaves comes to us
 
     def _hear(self, container: Container, of: monitor.Monitor) -> None:

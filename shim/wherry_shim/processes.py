@@ -61,7 +61,7 @@ async def create(
     try:
         prepared: "Prepared" = await loop.in_thread(lambda: _prepare(container, options, mounts))
         init = container.init
-        init.streams = await stdio.open_streams(loop, init.names, namespace, container.id, init.input_closed)
+        init.streams = await stdio.open_streams(loop, init.names, namespace, container.id, init.input_closed, container.io_owner)
         report = await _launch(loop, container, options, prepared, namespace, hear)
         adopt_report(init, report)
         container.shared_pid = bool(prepared.flags & constants.WHERRY_PLAN_SHARED_PID)
@@ -281,7 +281,7 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     options.process, options.process_name = process.spec, "process"
     options.attached, options.verb = True, "exec"
     options.pid_file = f"{container.bundle}/{process.exec_id}.pid"
-    process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed)
+    process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
     try:
         report = await _known(process, options) or await _exec(process, options, below=False) or await _exec(process, options, below=True)
         assert report is not None

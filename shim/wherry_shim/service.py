@@ -162,6 +162,7 @@ class Service(Keeper):
             raise ShimError(UNIMPLEMENTED, "checkpoints cannot be restored")
         root = given.root or self.setting.root
         container = Container(id, bundle, f"{root}/{self.setting.namespace}", _names(request))
+        container.io_owner = given.io_owner
         self._containers[id] = container
         self._deleted.pop(id, None)
         mounts = request.get("rootfs") or []

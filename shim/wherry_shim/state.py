@@ -145,6 +145,7 @@ class Container:
         self.monitor: "Monitor | None" = None
         self.watch: "Watch | None" = None
         self.has_rootfs = False
+        self.io_owner = (0, 0)
         self.lock = -1  # of the marker in the bundle, during a create
         self.shared_pid = False
         self.abandoned = False  # deleted while it was being created

@@ -110,6 +110,14 @@ class Streams:
         self.logger: "Logger | None" = None
         self.strict = False
 
+    def give_to(self, owner: "tuple[int, int]") -> None:
+        """Who is root in a user namespace may open /dev/stdout once more, though the fifo is another root's."""
+        if owner == (0, 0):
+            return
+        for fd in set(self.given.values()):
+            if S_ISFIFO(posix.fstat(fd).st_mode):
+                posix.fchown(fd, *owner)
+
     def close_given(self) -> None:
         for fd in set(self.given.values()):
             posix.close(fd)
@@ -146,8 +154,10 @@ def check(names: Names) -> None:
         raise ShimError(INVALID_ARGUMENT, "a terminal has no stderr of its own")
 
 
-async def open_streams(loop: "Loop", names: Names, namespace: str, id: str, input_closed: bool = False) -> Streams:
-    """input_closed: CloseIO has been called already, for a process that is only made now."""
+async def open_streams(
+    loop: "Loop", names: Names, namespace: str, id: str, input_closed: bool = False, owner: "tuple[int, int]" = (0, 0)
+) -> Streams:
+    """input_closed: CloseIO has been called already, for a process that is only made now. owner: whose the fifos are to be, but for (0, 0)."""
     check(names)
     streams = Streams()
     try:
@@ -155,6 +165,7 @@ async def open_streams(loop: "Loop", names: Names, namespace: str, id: str, inpu
         if streams.logger is not None:
             await streams.logger.begun(loop, streams.strict)
         await _open_input(loop, streams, names, input_closed)
+        streams.give_to(owner)
         _fill(streams, names.terminal)
         return streams
     except OSError as error:

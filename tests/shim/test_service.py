@@ -326,3 +326,14 @@ def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle) -> 
     time.sleep(0.1)  # the last helper may be about to end
     assert (sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))) == before
     assert sorted(name for name in os.listdir(server.service.setting.root + "/ns/a") if name.startswith("exit")) == []
+
+
+def test_where_hooks_run(server: Server, bundle: Bundle, place: Path) -> None:
+    hook = place / "hook"
+    hook.write_text(f"#!/bin/sh\npwd >{place}/where\n")
+    hook.chmod(0o755)
+    bundle.config["hooks"] = {"createRuntime": [{"path": str(hook)}]}
+    make(server, bundle)
+    assert (place / "where").read_text() == f"{bundle.path}\n"
+    monitor = server.monitor("a")
+    assert monitor is not None and os.readlink(f"/proc/{monitor.pid}/cwd") == "/"

@@ -85,7 +85,7 @@ def layers(place: Path, count: int) -> list[str]:
 def test_an_overlay_of_many_layers(place: Path, monkeypatch: pytest.MonkeyPatch, new: bool) -> None:
     """By the mount calls of newer kernels, and by short names on older ones."""
     if not new:
-        monkeypatch.setattr(rootfs.native, "fs_open", lambda kind: (_ for _ in ()).throw(OSError(38, "not here")))
+        monkeypatch.setattr(rootfs.mounts, "fs_open", lambda kind: (_ for _ in ()).throw(OSError(38, "not here")))
     target = place / "target"
     target.mkdir()
     lowers = layers(place, 100)

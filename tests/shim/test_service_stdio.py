@@ -304,3 +304,14 @@ def test_a_terminal_and_a_logging_program(server: Server, bundle: Bundle, place:
     server.until(lambda: (place / "out").exists() and (place / "out").read_text() == "out\n")
     server.call("Delete", id="a")
     server.loop.step(0.2)
+
+
+@pytest.mark.requires("userns")
+def test_the_owner_of_the_fifos(server: Server, bundle: Bundle, fifos: Fifos) -> None:
+    """Root in a user namespace opens its own stdout once more."""
+    out = fifos.reader()
+    options = {"type_url": "containerd.runc.v1.Options", "value": b'{"io_uid": 100000, "io_gid": 100000}'}
+    make(server, bundle.user_namespace().shell("echo again >/proc/self/fd/1 && exit 3"), options=options, **fifos.names("out"))
+    server.call("Start", id="a")
+    assert server.call("Wait", id="a")["exit_status"] == 3
+    assert read_to_end(server, out) == b"again\n"
