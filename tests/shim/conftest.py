@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the shim's tests."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from harness.census import cgroup_mounts
 
 from harness.census import Census
 
@@ -38,3 +42,19 @@ def server(place: Path, session_directory: Path) -> Iterator[Server]:
     left = census.leftovers()
     server.loop.close()
     assert not left, f"left behind: {left}"
+
+
+def top_cgroups() -> set[str]:
+    return {str(path) for mount in cgroup_mounts() for path in mount.iterdir() if path.is_dir()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_parents_of_engines() -> Iterator[None]:
+    """The cgroups above their containers, which engines make and keep."""
+    before = top_cgroups()
+    yield
+    for path in top_cgroups() - before:
+        if Path(path).name in ("default", "docker"):
+            for directory, _, _ in os.walk(path, topdown=False):
+                with contextlib.suppress(OSError):  # in use by somebody else
+                    os.rmdir(directory)

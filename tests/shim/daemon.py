@@ -16,8 +16,9 @@ PEER = "io.containerd.runc.v2"
 
 
 class Daemon:
-    def __init__(self, place: Path, rootfs: Path) -> None:
-        self.place, self.rootfs, self.socket = place, rootfs, f"{place}/c.sock"
+    def __init__(self, place: Path, rootfs: Path, path: Path = BINARY.parent) -> None:
+        """path: the directory where it finds shims first."""
+        self.place, self.rootfs, self.path, self.socket = place, rootfs, path, f"{place}/c.sock"
         self.process: subprocess.Popen[bytes] | None = None
         (place / "config.toml").write_text(
             f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
@@ -25,7 +26,7 @@ class Daemon:
         )
 
     def start(self) -> None:
-        environment = {**os.environ, "PATH": f"{BINARY.parent}:{os.environ['PATH']}"}
+        environment = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
         with open(self.place / "log", "ab") as log:
             argv = ["containerd", "--config", f"{self.place}/config.toml"]
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
