@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.census import cgroup_mounts
-
-from harness.census import Census
+from harness.census import Census, cgroup_mounts
 
 from .driver import Server
 
