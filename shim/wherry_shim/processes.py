@@ -18,7 +18,7 @@ from wherry.kernel import native
 from wherry.kernel.native import Failure, constants
 from wherry_shim import monitor, rootfs, stdio
 from wherry_shim.clean import MARKER, take_away
-from wherry_shim.errors import UNKNOWN, ShimError
+from wherry_shim.errors import INVALID_ARGUMENT, UNKNOWN, ShimError
 from wherry_shim.loop import Later
 from wherry_shim.monitor import Monitor, Report
 from wherry_shim.state import PAUSED, PAUSING
@@ -367,6 +367,25 @@ def kill(process: "Process", number: int, everyone: bool) -> bool:
             return False
         raise failed("kill", error) from error
     return True
+
+
+def checkpoint(container: "Container", path: str, fields: "Message") -> None:
+    """fields: of containerd.runc.v1.CheckpointOptions. A container that is not to go on ends with it."""
+    from pathlib import Path
+
+    from wherry.container.criu.checkpoint import CheckpointOptions, checkpoint
+
+    images = fields.get("image_path") or path
+    if not images.startswith("/"):
+        raise ShimError(INVALID_ARGUMENT, f"checkpoint path {images!r} is not absolute")
+    options = CheckpointOptions(container.root, container.id, Path(images), Path(fields.get("work_path") or images))
+    options.tcp_established = bool(fields.get("open_tcp"))
+    options.ext_unix_sk, options.shell_job = bool(fields.get("external_unix_sockets")), bool(fields.get("terminal"))
+    options.file_locks, options.leave_running = bool(fields.get("file_locks")), not fields.get("exit")
+    options.empty_ns, options.cgroups_mode = list(fields.get("empty_namespaces") or ()), fields.get("cgroups_mode") or "soft"
+    if fields.get("parent_path"):
+        options.parent_path = Path(fields["parent_path"])
+    checkpoint(options)
 
 
 def remove(container: "Container") -> None:

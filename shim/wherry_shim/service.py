@@ -342,8 +342,16 @@ class Service(Keeper):
         return {}
 
     async def checkpoint(self, request: "Message") -> "Message":
-        self._container(request).init.check("checkpoint")
-        raise ShimError(UNIMPLEMENTED, "checkpoint")
+        container = self._container(request)
+        container.init.check("checkpoint")
+        given = request.get("options") or {}
+        fields = self.unpack(given) if given.get("type_url") else {}
+        await container.turn.take()
+        try:
+            await self._runtime("checkpoint", lambda: processes.checkpoint(container, request.get("path") or "", fields))
+        finally:
+            container.turn.give()
+        return {}
 
     async def stats(self, request: "Message") -> "Message":
         container = self._container(request)

@@ -61,6 +61,8 @@ _REFUSALS = {
     ("resize", STOPPED): (UNKNOWN, "cannot resize a stopped {what}"),
     ("update", CREATING): _BUSY,
     ("update", STOPPED): (UNKNOWN, "cannot update a stopped container"),
+    ("checkpoint", CREATING): _BUSY,
+    ("checkpoint", CREATED): (UNKNOWN, "cannot checkpoint a task in created state"),
     ("checkpoint", STOPPED): (UNKNOWN, "cannot checkpoint a stopped container"),
 }
 

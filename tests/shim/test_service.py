@@ -187,7 +187,8 @@ def test_refusals(server: Server, make_bundle: Callable[[], Bundle]) -> None:
     assert server.refused("Create", id="a", bundle=str(bundle.path)).code == ALREADY_EXISTS
     assert server.refused("Create", id="../b", bundle=str(bundle.path)).code == INVALID_ARGUMENT
     assert server.refused("Create", id="b", bundle="relative").code == INVALID_ARGUMENT
-    assert server.refused("Checkpoint", id="a").code == UNIMPLEMENTED
+    assert server.refused("Checkpoint", id="a").text == "cannot checkpoint a task in created state"
+    assert server.refused("Create", id="b", bundle=str(bundle.path), checkpoint="/images").code == UNIMPLEMENTED
     server.call("Start", id="a")
     assert server.refused("Start", id="a").text == "cannot start a running container"
     assert server.refused("Delete", id="a").text == "cannot delete a running process"

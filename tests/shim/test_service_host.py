@@ -268,3 +268,23 @@ def test_the_servers_own_part_of_a_create(network: tuple[str, ...], bundle: Bund
         assert not (place / "root/ns/b").exists()
     finally:
         server.close()
+
+
+@pytest.mark.requires("command:mmdebstrap", "command:patchelf")
+def test_checkpoints(server: Server, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes on, one that ends with it."""
+    kit = Path.home() / ".cache/wherry-criu"
+    made = subprocess.run([str(Path(__file__).parents[1] / "hosts/criu.sh"), str(kit)], capture_output=True, text=True, timeout=50)
+    if made.returncode:
+        pytest.skip(f"no CRIU 4: {made.stderr.strip()}")
+    monkeypatch.setitem(os.environ, "PATH", f"{kit}:{os.environ['PATH']}")
+    bundle.save()
+    server.call("Create", id="a", bundle=str(bundle.path))
+    server.call("Start", id="a")
+    assert server.refused("Checkpoint", id="a", path="images").code == INVALID_ARGUMENT
+    assert server.call("Checkpoint", id="a", path=str(place / "images")) == {}
+    assert (place / "images/inventory.img").exists()
+    assert server.call("State", id="a")["status"] == 2
+    server.call("Checkpoint", id="a", path=str(place / "more"), options=any_of("containerd.runc.v1.CheckpointOptions", exit=True))
+    assert server.call("Wait", id="a")["exit_status"] == 137
+    assert server.call("Delete", id="a")["exit_status"] == 137
