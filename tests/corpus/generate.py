@@ -144,9 +144,10 @@ def spaces(config: Config, rng: random.Random, place: Path) -> None:
 
 
 def user_namespace(config: Config, rng: random.Random, place: Path) -> None:
-    """After devices, which are the host's own there: those of the default."""
-    if rng.random() < 0.5 or len(config["linux"]["namespaces"]) < 4 or "devices" in config["linux"]:
+    """Devices are the host's own there: those of the default."""
+    if rng.random() < 0.5 or len(config["linux"]["namespaces"]) < 4:
         return
+    config["linux"].pop("devices", None)
     first = rng.choice([100000, 300000])
     ranges = rng.choice([[(0, first, 65536)], [(0, first, 1), (1, first + 500, 65535)], [(0, first, 2000), (2000, first + 5000, 60000)]])
     config["linux"]["namespaces"].append({"type": "user"})
