@@ -265,7 +265,7 @@ def test_bad_ids(runtime: Runtime, bundle: Bundle, name: str) -> None:
     result = runtime("create", "--bundle", bundle.path, "--", name, check=False)
     assert result.code != 0
     assert "Traceback" not in result.err
-    assert runtime("list", "-q").out == ""
+    assert not runtime.root.exists() or runtime("list", "-q").out == ""
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_c.d+e", "0", "a" * 200])

@@ -211,6 +211,8 @@ def test_many_containers_at_once(runtime: Runtime, make_bundle: Callable[[], Bun
 
 
 def test_list_as_json_and_table(runtime: Runtime, bundle: Bundle) -> None:
+    assert runtime("list", check=False).code == 1  # a --root that is not there is an error, as with runc; an empty one is not
+    runtime.root.mkdir()
     assert runtime("list", "--format", "json").out.strip() == "null"
     container = runtime.create(bundle)
     (entry,) = runtime("list", "--format", "json").json()
