@@ -255,7 +255,9 @@ def _run_containers(seen: Seen) -> list[tuple[str, str, str]]:
         error = remedy = ""
         with tempfile.TemporaryDirectory(prefix="wherry-doctor-") as root:
             try:
-                code = run("/", [program], root=root, timeout=20, mappings=mappings, limits=limits).code
+                code = run(
+                    "/", [program], id=f"wherry-doctor-{os.urandom(4).hex()}", root=root, timeout=20, mappings=mappings, limits=limits
+                ).code
                 error = f"its program ended with {code}" if code else ""
             except (WherryError, OSError) as failure:
                 error, remedy = str(failure), getattr(failure, "remedy", None) or ""
