@@ -65,6 +65,7 @@ def run(call: Call) -> int:
 def _exec(call: Call) -> int:
     options = options_of(call)
     options.attached = not call.flags.on("detach")
+    options.moves = True
     if options.attached:
         hold_signals()
     create = traced(call, options, lambda: execute(options))

@@ -29,7 +29,7 @@ def run(call: Call) -> int:
         raise UsageError(f'invalid value "{kind}" for flag -format: text or json')
     given = call.flags.text("facts")
     if given == "-":
-        print(json.dumps(gather(lsms=True, delegate=True, mappers=True).to_json(), indent=2))
+        print(json.dumps(_all_facts(options_of(call, "plan")).to_json(), indent=2))
         return 0
     options = options_of(call, "plan")
     if words:
@@ -43,6 +43,15 @@ def run(call: Call) -> int:
         for warning in warnings:
             print(f"left out: {warning}")
     return 0
+
+
+def _all_facts(options: CreateOptions) -> HostFacts:
+    facts = gather(lsms=True, delegate=True, mappers=True)
+    if options.cgroup_manager == "systemd":
+        from wherry.container.unit import look
+
+        look(facts, options, {}, given=False)
+    return facts
 
 
 def _plan(options: CreateOptions, facts: HostFacts | None) -> tuple[bytes, list[str]]:

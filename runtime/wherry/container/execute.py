@@ -59,6 +59,7 @@ class ExecOptions(Traced):
         self.rootless: bool | None = None
         self.bundle = ""
         self.verb = "exec"
+        self.moves = False  # our own process may change its cgroup, where systemd wants it: it is there for this exec alone
 
 
 def execute(options: ExecOptions) -> native.Create:
@@ -78,7 +79,7 @@ def execute(options: ExecOptions) -> native.Create:
             finally:
                 if before:
                     posix.sched_setaffinity(0, before)
-            if "execCPUAffinity" not in process and not (options.attached and process.get("terminal")):
+            if "execCPUAffinity" not in process and not container.flags & constants.WHERRY_PLAN_UNIT and not (options.attached and process.get("terminal")):
                 from wherry.container.exec_cache import remember
 
                 remember(container, config, options, create.plan)
@@ -250,6 +251,10 @@ def _read(path: str) -> str:
 
 def _launch(container: Container, pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", options: ExecOptions) -> native.Create:
     target = target_of(container, options)
+    if options.moves and container.flags & constants.WHERRY_PLAN_UNIT:
+        from wherry.container.unit import move_near
+
+        move_near(container, target.cgroups)
     try:
         return _attempt(pidfd, config, process, target, options)
     except Failure as failure:

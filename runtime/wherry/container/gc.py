@@ -195,6 +195,10 @@ def _destroy_by_state_file(container: Container) -> None:
                 native.pidfd_wait(pidfd, LOCK_WAIT_MS)
         finally:
             posix.close(pidfd)
+    if state.get("unit"):
+        from wherry.container.unit import end_named
+
+        end_named(str(state["unit"]), container.directory)
     for controllers, path in (state.get("cgroups") or {}).items():
         _remove_cgroup(path, v2=not controllers)
     container.destroy()

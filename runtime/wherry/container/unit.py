@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wherry.cgroup.units import Property
     from wherry.container.options import CreateOptions
     from wherry.kernel.hostfacts import HostFacts
+    from wherry.plan.execute import Cgroup
 
 _SIGKILL = 9
 _USER = "--user "  # before a name in the journal: as systemctl has it
@@ -231,6 +232,16 @@ def end(container: Container, kill_first: bool) -> None:
         # it ended with its last process, and who could not be asked has nothing to tell
 
 
+def end_named(name: str, directory: int) -> None:
+    """By state.json, where there is no record that could be read."""
+    entry = Entry(name, True)
+    try:
+        with _manager(entry.user) as manager:
+            _stop(manager, entry.name, mark_of(directory))
+    except WherryError:
+        return  # its cgroup is removed as one without a unit
+
+
 def _has_vanished(container: Container) -> bool:
     """A scope ends with its last process, and systemd takes the cgroup away when it has. Nobody has to be asked then, unless it keeps failed ones."""
     if any(posix.access(path, posix.F_OK) for path in _cgroups(container)):
@@ -274,6 +285,31 @@ def _cgroups(container: Container) -> "list[str]":
 def _stop(manager: "Manager", name: str, mark: str) -> None:
     if mark in manager.documentation(name):
         manager.stop(name)
+
+
+# ---- exec
+
+
+def move_near(container: Container, cgroups: "list[Cgroup]") -> None:
+    """Whoever comes from a login session may not start a process in a cgroup of his own manager: the kernel asks for the right to write to what both
+    cgroups have above them. So the manager takes us, who are here for this exec alone, into a scope of our own first."""
+    entry = entry_of(container)
+    unified = next((cgroup for cgroup in cgroups if cgroup.v2), None)
+    own = next((line[3:] for line in _read("/proc/self/cgroup").splitlines() if line.startswith("0::")), "")
+    if entry is None or not entry.user or unified is None or _may_enter(unified, own):
+        return
+    pid = posix.getpid()
+    with _manager(user=True) as manager:
+        manager.start(f"wherry-exec-{pid}.scope", [("PIDs", "au", [pid]), ("CollectMode", "s", "inactive-or-failed")])
+
+
+def _may_enter(cgroup: "Cgroup", own: str) -> bool:
+    above = cgroup.mount
+    for one, other in zip(cgroup.path[cgroup.mount_length :].split("/"), own.split("/"), strict=False):
+        if one != other:
+            break
+        above = f"{above}/{one}" if one else above
+    return posix.access(f"{above}/cgroup.procs", posix.W_OK)
 
 
 # ---- update

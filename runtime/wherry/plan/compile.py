@@ -201,10 +201,11 @@ def rootfs_json(job: Job) -> str:
 def state_file(job: Job) -> str:
     """state.json: what the verbs that Python does itself need to know. specs/launch-plan.md lists the keys."""
     cgroups = ",".join(f"{quote(names)}:{with_slots(path)}" for names, path in job.cgroup)
+    unit = f'"unit":{with_slots(job.unit.journal_name)},' if job.unit is not None else ""
     return (
         f'{{"version":{constants.WHERRY_VERSION},"ociVersion":{quote(job.config["ociVersion"])},"id":"{ID}","pid":{PID},"startTime":{START_TIME},'
         f'"created":"{CREATED}","bundle":"{job.bundle_json}","rootfs":"{rootfs_json(job)}","directory":"{DIRECTORY}",'
-        f'"rootless":{"false" if job.privileged else "true"},"cgroups":{{{cgroups}}}{job.annotations_json()}}}\n'
+        f'"rootless":{"false" if job.privileged else "true"},{unit}"cgroups":{{{cgroups}}}{job.annotations_json()}}}\n'
     )
 
 

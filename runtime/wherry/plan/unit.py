@@ -64,6 +64,11 @@ class UnitJob:
                 remedy="boot with systemd.unified_cgroup_hierarchy=1, or leave --systemd-cgroup out",
             )
 
+    @property
+    def journal_name(self) -> str:
+        """As systemctl has it."""
+        return f"--user {self.unit.name}" if self.user else self.unit.name
+
     def path(self, mount: str) -> str:
         return f"{mount.rstrip('/')}{self.manager['cgroup']}{self.unit.cgroup}"
 
