@@ -21,6 +21,7 @@ from _socket import (
 from _struct import Struct, unpack
 
 from wherry.kernel import native
+from wherry_shim.loop import EPOLLIN, EPOLLOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Monitor:
         self.on_end: "Callable[[], None]" = lambda: None
         self._socket: "socket | None" = connection
         self._pidfd = posix.pidfd_open(pid) if pid else -1
-        loop.watch(connection.fileno(), self._readable)
+        self._unsent: "list[tuple[bytes, list[int]]]" = []
+        loop.watch(connection.fileno(), self._ready)
         if pid:
             loop.watch(self._pidfd, self._reap)
 
@@ -143,8 +145,41 @@ class Monitor:
         bodies = [texts.get(name, b"") for name in TEXTS]
         bits = sum(bit for bit, _ in given)
         head = HEAD.pack(VERSION, kind, count, process, bits, 0, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
-        rights = [(SOL_SOCKET, SCM_RIGHTS, Struct(f"{len(given)}i").pack(*(fd for _, fd in given)))] if given else []
-        self._socket.sendmsg([head + b"".join(body + b"\0" for body in bodies)], rights, MSG_NOSIGNAL)
+        data = head + b"".join(body + b"\0" for body in bodies)
+        numbers = [fd for _, fd in given]
+        if self._unsent or not self._send(data, numbers):
+            self._unsent.append((data, [posix.dup(fd) for fd in numbers]))
+            self.loop.change(self._socket.fileno(), EPOLLIN | EPOLLOUT)
+
+    def _send(self, data: bytes, fds: "list[int]") -> bool:
+        """False where the monitor has not read enough yet. We never wait for it: it may be waiting for us."""
+        assert self._socket is not None
+        rights = [(SOL_SOCKET, SCM_RIGHTS, Struct(f"{len(fds)}i").pack(*fds))] if fds else []
+        try:
+            self._socket.sendmsg([data], rights, MSG_NOSIGNAL | MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _flush(self) -> None:
+        while self._unsent and self._socket is not None:
+            data, fds = self._unsent[0]
+            try:
+                if not self._send(data, fds):
+                    return
+            except OSError:  # it is gone, which its end of the socket tells as well
+                pass
+            del self._unsent[0]
+            for fd in fds:
+                posix.close(fd)
+        if self._socket is not None:
+            self.loop.change(self._socket.fileno(), EPOLLIN)
+
+    def _ready(self, events: int) -> None:
+        if events & EPOLLOUT:
+            self._flush()
+        if events & ~EPOLLOUT:
+            self._readable(events)
 
     def _readable(self, events: int) -> None:
         while self._socket is not None:
@@ -180,6 +215,10 @@ class Monitor:
     def close(self) -> None:
         """Lets go of the connection; the monitor lives on."""
         connection, self._socket = self._socket, None
+        for _, fds in self._unsent:
+            for fd in fds:
+                posix.close(fd)
+        self._unsent.clear()
         if connection is not None:
             self.loop.unwatch(connection.fileno())
             connection.close()

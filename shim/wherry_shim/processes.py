@@ -280,7 +280,6 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     options = ExecOptions(container.root, container.id)
     options.process, options.process_name = process.spec, "process"
     options.attached, options.verb = True, "exec"
-    options.pid_file = f"{container.bundle}/{process.exec_id}.pid"
     process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
     try:
         report = await _known(process, options) or await _exec(process, options, below=False) or await _exec(process, options, below=True)
@@ -335,7 +334,6 @@ def _exec_texts(process: "Process", options: ExecOptions, planned: "Planned") ->
     return {
         "root": options.root.encode(errors=OS),
         "id": options.id.encode(errors=OS),
-        "pid_file": (options.pid_file or "").encode(errors=OS),
         "name": process.exec_id.encode(errors=OS),
         "meta": meta(process),
         "extra": planned.affinity,

@@ -132,6 +132,32 @@ def test_a_monitor_that_is_killed(server: Server, bundle: Bundle) -> None:
     assert server.call("Delete", id="a")["exit_status"] == 8
 
 
+def test_a_monitor_that_does_not_read(server: Server, bundle: Bundle) -> None:
+    """The server waits for nobody: what cannot be sent now is sent later, in order."""
+    bundle.save()
+    server.call("Create", id="a", bundle=str(bundle.path))
+    server.call("Start", id="a")
+    monitor = server.monitor("a")
+    assert monitor is not None
+    before = len(os.listdir("/proc/self/fd"))
+    os.kill(monitor.pid, signal.SIGSTOP)
+    starts = []
+    for number in range(20):
+        server.call("Exec", id="a", exec_id=f"e{number}", spec=shell("exit 5"))
+        starts.append(server.begin("Start", id="a", exec_id=f"e{number}"))
+    for _ in range(2000):
+        server.call("CloseIO", id="a", stdin=True)
+    assert monitor._unsent
+    assert server.call("State", id="a")["status"] == RUNNING
+    os.kill(monitor.pid, signal.SIGCONT)
+    for number, start in enumerate(starts):
+        server.finish(start)
+        assert server.call("Wait", id="a", exec_id=f"e{number}")["exit_status"] == 5
+        server.call("Delete", id="a", exec_id=f"e{number}")
+    server.until(lambda: not monitor._unsent)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_the_terminal_of_a_killed_monitor(server: Server, bundle: Bundle, place: Path) -> None:
     """The server holds it open too, and goes on pumping."""
     bundle.process["terminal"] = True
