@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
-MS_MOVE, MS_REC, MS_PRIVATE, MS_SHARED = 0x2000, 0x4000, 0x40000, 0x100000
+MS_BIND, MS_MOVE, MS_REC, MS_PRIVATE, MS_SHARED = 0x1000, 0x2000, 0x4000, 0x40000, 0x100000
 MNT_DETACH = 2
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 CGROUPS = Path("/sys/fs/cgroup")
@@ -43,6 +44,19 @@ def own_namespaces() -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", IFF_UP))
     if shutil.which("ip"):
         subprocess.run(["ip", "link", "add", "suite0", "type", "veth", "peer", "name", "suite1"], stderr=subprocess.DEVNULL)
+
+
+def own_null() -> None:
+    """runc 1.1 gives its stdin to the root of a user namespace. That is /dev/null, often; so it gets a /dev/null of ours."""
+    _check(_libc.unshare(CLONE_NEWNS), "unshare")
+    _check(_libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
+    place = Path(tempfile.mkdtemp())
+    _check(_libc.mount(b"tmpfs", bytes(place), b"tmpfs", 0, b"mode=755"), "mount a tmpfs")
+    os.mknod(place / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (place / "null").chmod(0o666)
+    _check(_libc.mount(bytes(place / "null"), b"/dev/null", None, MS_BIND, None), "bind /dev/null")
+    _check(_libc.umount2(bytes(place), MNT_DETACH), "unmount")
+    place.rmdir()
 
 
 def _own_hierarchies() -> None:

@@ -80,4 +80,4 @@ def exactly(name: str) -> str:
 
 def version(checkout: Path) -> str:
     done = subprocess.run(["git", "-C", checkout, "describe", "--always", "--tags"], capture_output=True, text=True)
-    return done.stdout.strip() or (checkout / "VERSION").read_text().strip()
+    return done.stdout.strip() or "version " + (checkout / "VERSION").read_text().strip()

@@ -55,4 +55,4 @@ def verdict(outcome: terminal.Outcome, planned: int, lines: list[tap.Case]) -> s
 
 def version(checkout: Path) -> str:
     done = subprocess.run(["git", "-C", checkout, "describe", "--always", "--tags"], capture_output=True, text=True)
-    return re.sub(r"\s+", "", done.stdout) or (checkout / "VERSION").read_text().strip()
+    return re.sub(r"\s+", "", done.stdout) or "version " + (checkout / "VERSION").read_text().strip()

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores as tables: what each runtime came to, and each case that did not pass on the one that is judged, with its peers beside it."""
 
+import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 from tap import Case
 
@@ -47,8 +50,26 @@ def columns(rows: list[list[str]]) -> str:
 
 
 def markdown(suite: str, version: str, verdicts: Verdicts) -> str:
-    parts = [f"# {suite}, {version}", grid(totals(verdicts)), "## What did not pass everywhere", grid(differences(verdicts))]
-    return "\n\n".join(parts) + "\n"
+    """The totals, and each row of the differences with its reason."""
+    heading, *rows = differences(verdicts)
+    judged = next(iter(verdicts.values()))
+    told = [[*heading, "why"], *([*row, reason(suite, row, judged[row[0]])] for row in rows)]
+    return "\n\n".join([f"## {suite}, {version}", grid(totals(verdicts)), grid(told)]) + "\n"
+
+
+def reason(suite: str, row: list[str], cases: list[Case]) -> str:
+    """What reasons.toml says of it; of what was skipped, the suite itself."""
+    case = next(case for case in cases if case.name == row[1])
+    if case.verdict == "skipped" and case.notes and suite == "runc-bats":
+        return case.notes[0]
+    if case.verdict == "passed":
+        return ""
+    known = tomllib.loads((Path(__file__).parent / "reasons.toml").read_text()).get(suite, {})
+    for place, why in known.items():
+        group, _, title = place.partition(": ")
+        if re.fullmatch(group, row[0]) and re.search(title, row[1]):
+            return str(why)
+    return "?"
 
 
 def grid(rows: list[list[str]]) -> str:

@@ -79,8 +79,18 @@ def test_tables(modules: dict[str, Any]) -> None:
     table = modules["table"]
     assert table.totals(verdicts)[1:] == [["ours", "1", "1", "0", "0", "2"], ["theirs", "2", "0", "0", "0", "2"]]
     assert table.differences(verdicts)[1:] == [["a", "y|z", "failed", "passed"]]
-    assert "y\\|z" in table.markdown("suite", "1.0", verdicts)
+    assert "| a | y\\|z | failed | passed | ? |" in table.markdown("suite", "1.0", verdicts)
     assert table.text(verdicts).endswith("theirs  2       0       0        0     2")
+
+
+def test_every_reason_names_a_kind(modules: dict[str, Any]) -> None:
+    import re
+    import tomllib
+
+    for reasons in tomllib.loads((CONFORMANCE / "reasons.toml").read_text()).values():
+        for place, why in reasons.items():
+            re.compile(place)
+            assert why.partition(":")[0] in ("machine", "runc", "wherry", "suite"), place
 
 
 SCRIPT = """
