@@ -89,6 +89,8 @@ static const struct layout layouts[OP_COUNT_PLUS_1] = {
 	INIT(OP_DOMAINNAME, wherry_op_hostname, F(wherry_op_hostname, TEXT, name)),
 	INIT(OP_PROPAGATION, wherry_op_propagation, NOTHING),
 	SHARED(OP_OPEN_TREE, wherry_op_open_tree, F(wherry_op_open_tree, TEMPLATE, source), F(wherry_op_open_tree, REGISTER, out)),
+	SERVED(OP_CREATE_TREE, wherry_op_create_tree, F(wherry_op_create_tree, OPTIONAL_TEMPLATE, source), F(wherry_op_create_tree, TEXT, type),
+	       F(wherry_op_create_tree, OPTIONAL_TEXT, data), F(wherry_op_create_tree, REGISTER, out)),
 	SERVED(OP_IDMAP_TREE, wherry_op_idmap_tree, F(wherry_op_idmap_tree, OPTIONAL_TEXT, uid_map), F(wherry_op_idmap_tree, OPTIONAL_TEXT, gid_map),
 	       F(wherry_op_idmap_tree, REGISTER, tree)),
 	INIT(OP_ATTACH_ROOTFS, wherry_op_attach_rootfs, F(wherry_op_attach_rootfs, TEMPLATE, path), F(wherry_op_attach_rootfs, REGISTER, tree)),

@@ -41,6 +41,7 @@ void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd)
 	X(OP_DOMAINNAME, op_domainname) \
 	X(OP_PROPAGATION, op_propagation) \
 	X(OP_OPEN_TREE, op_open_tree) \
+	X(OP_CREATE_TREE, op_create_tree) \
 	X(OP_IDMAP_TREE, op_idmap_tree) \
 	X(OP_ATTACH_ROOTFS, op_attach_rootfs) \
 	X(OP_MOUNT_BIND, op_mount_bind) \

@@ -93,7 +93,7 @@ static int receive_from_caller(struct wherry_machine *m, struct wherry_message *
 /* Where the descriptor of an answer goes; a step without a register takes none. */
 static int keep_answer_fd(struct wherry_machine *m, const struct wherry_op *op, int *fd)
 {
-	if (op->code != OP_OPEN_TREE)
+	if (!wherry_gives_tree(op))
 		return *fd < 0 ? 0 : -EPROTO;
 	if (*fd < 0)
 		return -EPROTO;

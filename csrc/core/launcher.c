@@ -164,7 +164,7 @@ static int serve_step(struct wherry_machine *m, uint32_t step)
 
 	m->current = step;
 	m->failed_value = 0;
-	if (m->code.step[step]->code == OP_OPEN_TREE)
+	if (wherry_gives_tree(m->code.step[step]))
 		error = enter_mounts(m);
 	return error ? error : wherry_run_step(m, step);
 }
@@ -174,7 +174,7 @@ static int produced(const struct wherry_machine *m, uint32_t step)
 {
 	const struct wherry_op *op = m->code.step[step];
 
-	return op->code == OP_OPEN_TREE ? m->registers[((const struct wherry_op_open_tree *)op)->out] : -1;
+	return wherry_gives_tree(op) ? m->registers[((const struct wherry_op_open_tree *)op)->out] : -1;
 }
 
 static int answer_init(struct wherry_machine *m, uint32_t step)

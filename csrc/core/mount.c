@@ -229,6 +229,30 @@ int op_open_tree(struct wherry_machine *m, const struct wherry_op_open_tree *op)
 	return 0;
 }
 
+bool wherry_gives_tree(const struct wherry_op *op)
+{
+	return op->code == OP_OPEN_TREE || op->code == OP_CREATE_TREE;
+}
+
+int op_create_tree(struct wherry_machine *m, const struct wherry_op_create_tree *op)
+{
+	char source[WHERRY_MAX_PATH];
+	ssize_t length = wherry_expand(m, op->source, source, sizeof(source));
+	struct mount_request request = {
+		.type = wherry_text(&m->code, op->type),
+		.source = length > 0 ? source : NULL,
+		.data = wherry_text(&m->code, op->data),
+		.superblock = op->superblock,
+	};
+	enum wherry_call call = WHERRY_CALL_FSOPEN;
+	int fd = length < 0 ? (int)length : mount_create(&request, &call);
+
+	if (fd < 0)
+		return wherry_fail(m, call, -fd);
+	wherry_set_register(m, op->out, fd);
+	return 0;
+}
+
 int op_mount_bind(struct wherry_machine *m, const struct wherry_op_mount_bind *op)
 {
 	cleanup_tree struct tree tree = { .fd = wherry_steal(&m->registers[op->tree]) };

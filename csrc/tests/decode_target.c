@@ -87,6 +87,7 @@ static void add_mount(struct planmaker *p, enum wherry_opcode code)
 static void add_mount_steps(struct planmaker *p)
 {
 	struct wherry_op_open_tree *open;
+	struct wherry_op_create_tree *create;
 	struct wherry_op_idmap_tree *idmap;
 	struct wherry_op_attach_rootfs *attach;
 	struct wherry_op_symlink *symlink;
@@ -95,6 +96,11 @@ static void add_mount_steps(struct planmaker *p)
 	open = LAUNCHER_OP(OP_OPEN_TREE, wherry_op_open_tree);
 	open->source = plan_template(p, "\1A/rootfs");
 	open->out = 3;
+	create = LAUNCHER_OP(OP_CREATE_TREE, wherry_op_create_tree);
+	create->source = plan_template(p, "tmpfs");
+	create->type = plan_text(p, "tmpfs");
+	create->data = plan_text(p, "mode=755");
+	create->out = open->out;
 	idmap = LAUNCHER_OP(OP_IDMAP_TREE, wherry_op_idmap_tree);
 	idmap->tree = 3;
 	attach = INIT_OP(OP_ATTACH_ROOTFS, wherry_op_attach_rootfs);

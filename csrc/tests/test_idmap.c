@@ -161,8 +161,32 @@ IN_BED(test_namespace_of_init)
 	CHECK(idmap(NULL, NULL, true) < 0);
 }
 
+/* What is mapped before it is attached. */
+IN_BED(test_new_filesystem)
+{
+	struct wherry_op_create_tree op = { .out = TREE };
+	struct stat st;
+
+	begin();
+	op.source = build_template("none");
+	op.type = build_text("tmpfs");
+	op.data = build_text("size=4k,mode=711");
+	CHECK_EQUAL(op_create_tree(m, &op), 0);
+	CHECK(fstat(m->registers[TREE], &st) == 0 && S_ISDIR(st.st_mode));
+	CHECK_EQUAL(st.st_mode & 07777, 0711);
+	op.data = build_text("size=4k,nonsense=1");
+	CHECK_EQUAL(op_create_tree(m, &op), -EINVAL);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_FSCONFIG);
+	op.type = build_text("nonsense");
+	CHECK_EQUAL(op_create_tree(m, &op), -ENODEV);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_FSOPEN);
+	CHECK(fstat(m->registers[TREE], &st) == 0); /* the last one that went well */
+	wherry_set_register(m, TREE, -1);
+}
+
 static const struct check_case cases[] = {
 	{ "own_maps", test_own_maps },
+	{ "new_filesystem", test_new_filesystem },
 	{ "bad_maps", test_bad_maps },
 	{ "false_procfs", test_false_procfs },
 	{ "namespace_of_init", test_namespace_of_init },

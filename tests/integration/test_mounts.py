@@ -325,6 +325,27 @@ def test_idmapped_bind(runtime: Runtime, bundle: Bundle, mappable: Path) -> None
     assert runtime.output(bundle, "stat -c '%u %g' /data/file") == "5000 5000"
 
 
+@pytest.mark.requires("root", "userns", "kernel:6.3")
+@pytest.mark.ours
+@pytest.mark.parametrize("user_namespace", [False, True])
+def test_idmapped_tmpfs(runtime: Runtime, bundle: Bundle, user_namespace: bool) -> None:
+    """What the container's root makes there belongs to whom the mapping says, on the filesystem itself."""
+    mapping = [{"containerID": 0, "hostID": 0, "size": 70000}]
+    if user_namespace:
+        bundle.user_namespace()
+        mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    bundle.mount("/data", "tmpfs", "tmpfs", ["nosuid", "mode=777"], uidMappings=mapping, gidMappings=mapping)
+    assert runtime.output(bundle, "touch /data/a && stat -c '%u %g' /data/a; stat -f -c %T /data") == "0 0\ntmpfs"
+
+
+@pytest.mark.requires("root", "kernel:5.12")
+@pytest.mark.ours
+def test_a_filesystem_without_mappings_is_named(runtime: Runtime, bundle: Bundle) -> None:
+    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    bundle.mount("/data", "none", "ramfs", [], uidMappings=mapping, gidMappings=mapping)
+    assert "/uidMappings: map the ids of a new ramfs: invalid argument" in runtime.create(bundle, check=False).result.err
+
+
 @pytest.mark.parametrize("target", ["/proc/kcore", "/sys/firmware"])
 def test_masked_path(runtime: Runtime, bundle: Bundle, target: str) -> None:
     if not Path(target).exists():

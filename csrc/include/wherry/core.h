@@ -83,6 +83,7 @@ int wherry_launcher_main(void);                               /* role launcher o
 /* init, straight after clone; `error` is what already failed. Never returns 0. It makes a session of its own (setsid) before the first step: OP_CONSOLE finds a session leader. */
 int wherry_init_main(struct wherry_machine *m, int error);
 bool wherry_served_by_launcher(const struct wherry_op *op);   /* after the clone: may init ask the launcher for it? */
+bool wherry_gives_tree(const struct wherry_op *op);           /* its register is filled by whoever runs it: a struct wherry_op_open_tree */
 uint32_t wherry_last_served(const struct wherry_code *code);  /* the last such step; 0 = none */
 int wherry_await_start(struct wherry_machine *m);             /* init: the start byte, or death by a signal; then no signal is blocked */
 void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd); /* closes what was in it */
@@ -138,6 +139,7 @@ WHERRY_OP(op_domainname, wherry_op_hostname);
 /* mount.c, idmap.c, copy_up.c */
 WHERRY_OP(op_propagation, wherry_op_propagation);
 WHERRY_OP(op_open_tree, wherry_op_open_tree);     /* leaves the tree in registers[op->out] */
+WHERRY_OP(op_create_tree, wherry_op_create_tree); /* launcher: the same */
 WHERRY_OP(op_idmap_tree, wherry_op_idmap_tree);   /* launcher: the tree is in its own register (it opened it) */
 WHERRY_OP(op_attach_rootfs, wherry_op_attach_rootfs);
 WHERRY_OP(op_mount_bind, wherry_op_mount_bind);

@@ -146,6 +146,7 @@ enum wherry_opcode {
 	OP_EXECUTE,
 	OP_UNIT, /* caller: point where a Python caller has systemd take init into a unit (see WHERRY_PLAN_INTERLUDE); cgroup steps may follow */
 	OP_LANDLOCK, /* init, after the pivot: path rules that the process cannot leave */
+	OP_CREATE_TREE, /* launcher: a new filesystem, into a register: one whose ids are to be mapped before it is attached */
 	OP_COUNT_PLUS_1,
 };
 
@@ -359,6 +360,16 @@ struct wherry_op_open_tree {
 	uint32_t flags;
 	uint16_t out;
 	uint16_t reserved;
+};
+
+struct wherry_op_create_tree { /* begins as wherry_op_open_tree does */
+	struct wherry_op op;
+	struct wherry_template source;
+	uint32_t flags;
+	uint16_t out;
+	uint16_t reserved;
+	struct wherry_text type, data;
+	uint64_t superblock;
 };
 
 struct wherry_op_idmap_tree {

@@ -61,6 +61,7 @@ _HINTS = {
     ("CLONE", EBUSY): "the cgroup has controllers enabled for its children (cgroup.subtree_control), so no process may be in it: give the "
     "container a /linux/cgroupsPath of its own",
     ("CLONE", EOPNOTSUPP): "the cgroup is threaded, or below one that is: give the container a /linux/cgroupsPath elsewhere",
+    ("IDMAP_TREE", EINVAL): "the kernel cannot map ids of this filesystem (tmpfs: from 6.3 on; no overlay, no filesystem made in a user namespace)",
     ("KEYRING", EDQUOT): "each session keyring counts for its user until it is collected: raise /proc/sys/kernel/keys/maxkeys (root_maxkeys for "
     "root), or give --no-new-keyring",
     ("CLONE", EACCES): "the kernel wants both cgroups below one of yours: systemd-run --user --scope wherry ...",
@@ -146,6 +147,8 @@ def _what(failure: Failure, step: Step, steps: "list[Step]", setting: Setting) -
         return f"error adding pid to cgroup {f['path']}"
     if step.name == "SECURITY_LABEL":
         return f"write {f['module']} label {f['label']} to /proc/self/attr"
+    if step.name == "IDMAP_TREE":
+        return f"map the ids of {_tree(steps, step)}"
     if step.name == "LANDLOCK":
         return f"allow {f['paths'][failure.value]} by landlock" if f["paths"] and failure.call == "OPEN" else "restrict the process by landlock"
     return step.text.partition(" [")[0].partition("; ")[0]
@@ -169,6 +172,13 @@ def _cgroup(steps: "list[Step]", register: int) -> str:
     return next(
         (str(step.fields["path"]) for step in steps if step.name == "CGROUP_DIRECTORY" and step.fields["out"] == register), "cgroup"
     )
+
+
+def _tree(steps: "list[Step]", of: Step) -> str:
+    """What the last step before this one has put into its register."""
+    names = ("OPEN_TREE", "CREATE_TREE")
+    made = [step for step in steps[: of.number - 1] if step.name in names and step.fields["out"] == of.fields["tree"]]
+    return f"a new {made[-1].fields['type']}" if made[-1].name == "CREATE_TREE" else str(made[-1].fields["source"])
 
 
 def _source(steps: "list[Step]", step: Step) -> str:

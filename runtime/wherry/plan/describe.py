@@ -90,6 +90,7 @@ FIELDS = {
     "EXECUTE": "",
     "UNIT": "name:T cgroup:T slice:t properties:l flags",
     "LANDLOCK": "handled paths:l allowed:b",
+    "CREATE_TREE": "source:T flags out:r type:t data:t superblock",
 }
 
 Fields = dict[str, Any]
@@ -389,14 +390,18 @@ def _mount_bind(f: Fields) -> str:
 
 
 def _mount_fs(f: Fields) -> str:
-    text = f"mount {f['type']} on {_quoted(f['destination'])}"
+    text = _filesystem(f, f"mount {f['type']} on {_quoted(f['destination'])}")
+    return f"{text}{_flags(f['flags'], 'WHERRY_MOUNT_', _MOUNT_FLAGS)}{_mount_attributes(f['attributes'])}"
+
+
+def _filesystem(f: Fields, text: str) -> str:
     if f["source"] and f["source"] != f["type"]:
         text += f" from {_quoted(f['source'])}"
     if f["data"]:
         text += f" with {_quoted(f['data'])}"
     if f["superblock"]:
         text += f" superblock {_bits(f['superblock'], _SUPERBLOCK_NAMES).replace(' ', ',')}"
-    return f"{text}{_flags(f['flags'], 'WHERRY_MOUNT_', _MOUNT_FLAGS)}{_mount_attributes(f['attributes'])}"
+    return text
 
 
 def _remount(f: Fields) -> str:
@@ -513,6 +518,7 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "DOMAINNAME": lambda f: f"set the domain name to {_quoted(f['name'])}",
     "PROPAGATION": lambda f: f"make every mount {_propagation(f['flags'])}",
     "OPEN_TREE": _open_tree,
+    "CREATE_TREE": lambda f: _filesystem(f, f"make {f['type']} as {_register(f['out'])}"),
     "IDMAP_TREE": _idmap_tree,
     "ATTACH_ROOTFS": lambda f: f"attach tree {_register(f['tree'])} to {_quoted(f['path'])} as the future root",
     "MOUNT_BIND": _mount_bind,

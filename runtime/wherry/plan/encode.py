@@ -93,6 +93,7 @@ FORMATS = {
     "EXECUTE": "",
     "UNIT": "QQQQQ",
     "LANDLOCK": "QQQ",
+    "CREATE_TREE": "QIH2xQQQ",
 }
 
 NO_ATTRIBUTES = (0, 0, 0, 0, 0, 0, 0, 0)  # set, clear, recursive set, recursive clear, four propagations: struct wherry_attributes
@@ -283,6 +284,9 @@ class Builder:
 
     def open_tree(self, executor: int, source: str, flags: int, out: int, place: str) -> None:
         self._add("OPEN_TREE", executor, place, self.text(source), flags, out)
+
+    def create_tree(self, kind: str, source: str, data: "str | None", superblock: int, out: int, place: str) -> None:
+        self._add("CREATE_TREE", LAUNCHER, place, self.text(source), 0, out, self.text(kind), self.text(data), superblock)
 
     def idmap_tree(self, tree: int, uid_map: "str | None", gid_map: "str | None", recursive: bool, place: str) -> None:
         self._add("IDMAP_TREE", LAUNCHER, place, self.text(uid_map), self.text(gid_map), tree, recursive)

@@ -240,7 +240,9 @@ def all_mounts(job: "Job") -> None:
         elif choice.is_bind:
             _bind(job, mount, destination, choice, place)
         elif "idmap" in choice.words or "ridmap" in choice.words or mount.get("uidMappings"):
-            raise ConfigError("only bind mounts can have id mappings", code="WHERRY-CONFIG-MAPPINGS", pointer=place)
+            from wherry.plan.idmaps import filesystem
+
+            filesystem(job, mount, destination, choice, place)
         else:
             _filesystem(job, mount, destination, choice, place)
 
@@ -306,7 +308,7 @@ def _filesystem(job: "Job", mount: "dict[str, Any]", destination: str, choice: C
         destination,
         kind,
         source_of(job, mount, kind, place),
-        _labelled(job, kind, data),
+        labelled(job, kind, data),
         superblock,
         choice.attributes(choice.set, 0),
         flags,
@@ -322,7 +324,7 @@ def source_of(job: "Job", mount: "dict[str, Any]", kind: str, place: str) -> str
     return source
 
 
-def _labelled(job: "Job", kind: str, data: "list[str]") -> "str | None":
+def labelled(job: "Job", kind: str, data: "list[str]") -> "str | None":
     label = job.linux.get("mountLabel")
     if label and kind not in _NO_LABEL:
         need_lsm(job, "selinux", "/linux/mountLabel")
@@ -353,7 +355,7 @@ def _cgroup_v1(job: "Job", destination: str, choice: Choice, place: str) -> None
     """A tmpfs that holds the container's own cgroup of each hierarchy, under the name that the hierarchy has on the host."""
     attributes = choice.attributes(NOSUID | NODEV | NOEXEC, 0)
     job.b.mount_fs(
-        destination, "tmpfs", "tmpfs", _labelled(job, "tmpfs", ["mode=755"]), 0, attributes, constants.WHERRY_MOUNT_CREATE, place
+        destination, "tmpfs", "tmpfs", labelled(job, "tmpfs", ["mode=755"]), 0, attributes, constants.WHERRY_MOUNT_CREATE, place
     )
     facts = job.facts
     own = [(",".join(h.controllers), h.mount, h.own) for h in facts.hierarchies]

@@ -73,6 +73,7 @@ MOUNTS = [
     bind("rbind", "rro", "rnoatime", "rexec", "rsuid", "rw", destination="/b", source="below/bundle"),
     bind("bind", "suid", "dev", "exec", "atime", "nodiratime", "nosymfollow", "private", "unbindable", destination="/c"),
     bind("bind", "idmap", destination="/d", uidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}], gidMappings=[{"containerID": 0, "hostID": 1000, "size": 1}]),
+    {"destination": "/mapped", "type": "tmpfs", "source": "none", "options": ["ro", "size=1m"], "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}], "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 1}]},
     bind("rbind", destination="/proc/meminfo", source="/var/lib/lxcfs/proc/meminfo"),
     bind("bind", "remount", "ro", destination="/a"),
     {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro", "size=1m", "noexec"]},

@@ -193,9 +193,21 @@ def test_idmap_without_mappings_takes_those_of_the_container() -> None:
     assert "as the container's user namespace does" in texts(plan(with_mounts(bind("bind", "idmap"), **user())), "IDMAP_TREE")[0]
 
 
-def test_only_bind_mounts_have_mappings() -> None:
+def test_a_new_filesystem_is_mapped_before_it_is_attached() -> None:
+    mount = {"destination": "/x", "type": "tmpfs", "source": "none", "options": ["ro", "nosuid", "size=1m"], "uidMappings": one(), "gidMappings": one()}
+    found = plan(with_mounts(mount))
+    assert [(step.executor, step.text) for step in steps(found, "CREATE_TREE", "IDMAP_TREE", "MOUNT_BIND")] == [
+        ("launcher", "make tmpfs as r1 from none with size=1m"),
+        ("launcher", "map ids of tree r1: uids 0 1000 1; gids 0 1000 1"),
+        ("init", "attach tree r1 to /x [create]: set nosuid"),
+    ]
+    assert [step.fields["destination"] for step in steps(found, "MOUNT_ATTRIBUTES")] == ["/x"]
+
+
+@pytest.mark.parametrize(("kind", "option"), [("proc", "idmap"), ("sysfs", "idmap"), ("cgroup", "ridmap"), ("mqueue", "idmap"), ("tmpfs", "tmpcopyup")])
+def test_what_cannot_have_mappings(kind: str, option: str) -> None:
     with pytest.raises(ConfigError) as error:
-        plan(with_mounts({"destination": "/x", "type": "tmpfs", "options": ["idmap"], "uidMappings": one(), "gidMappings": one()}))
+        plan(with_mounts({"destination": "/x", "type": kind, "options": [option], "uidMappings": one(), "gidMappings": one()}))
     assert (error.value.code, error.value.pointer) == ("WHERRY-CONFIG-MAPPINGS", "/mounts/0")
 
 
