@@ -25,9 +25,10 @@ class Shim:
         (self.bundle / "rootfs").mkdir(parents=True)
         (self.bundle / "config.json").write_text(json.dumps({"annotations": annotations or {}}))
         self.socket = ""
+        self.binary: Path | None = None  # another shim than ours
 
     def command(self, *words: str, input: bytes = b"", check: bool = True, **environment: str) -> subprocess.CompletedProcess[bytes]:
-        argv = [BINARY, "-namespace", NAMESPACE, "-address", self.address, "-publish-binary", "", "-id", self.id, *words]
+        argv = [self.binary or BINARY, "-namespace", NAMESPACE, "-address", self.address, "-publish-binary", "", "-id", self.id, *words]
         env = {"PATH": os.environ["PATH"], "TTRPC_ADDRESS": self.ttrpc_address, "WHERRY_ZYGOTE": os.environ.get("WHERRY_ZYGOTE", "on"), **environment}
         done = subprocess.run(argv, input=input, capture_output=True, timeout=60, cwd=self.bundle, env=env)
         assert not check or (done.returncode, done.stderr) == (0, b""), done
