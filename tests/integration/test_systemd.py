@@ -213,7 +213,8 @@ def test_verbs(systemd: Runtime, bundle: Bundle) -> None:
     container = systemd.start_new(bundle)
     systemd.options = []  # the other verbs are not told of systemd
     place = cgroup(container)
-    assert systemd("exec", container.id, "cat", "/proc/self/cgroup").out == "0::/\n"
+    for _ in range(3):  # the later ones by the front alone
+        assert systemd("exec", container.id, "cat", "/proc/self/cgroup").out == "0::/\n"
     other = systemd.popen("exec", container.id, "sleep", "1000")
     wait_until(lambda: len(members(place)) == 2, "the second process")
     systemd("pause", container.id)

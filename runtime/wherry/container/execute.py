@@ -79,7 +79,8 @@ def execute(options: ExecOptions) -> native.Create:
             finally:
                 if before:
                     posix.sched_setaffinity(0, before)
-            if "execCPUAffinity" not in process and not container.flags & constants.WHERRY_PLAN_UNIT and not (options.attached and process.get("terminal")):
+            users_unit = container.flags & constants.WHERRY_PLAN_UNIT and container.flags & constants.WHERRY_PLAN_ROOTLESS  # we may have to move
+            if "execCPUAffinity" not in process and not users_unit and not (options.attached and process.get("terminal")):
                 from wherry.container.exec_cache import remember
 
                 remember(container, config, options, create.plan)
