@@ -42,7 +42,7 @@ def seen(uid: int = 0, refused: dict[str, int] | None = None, **more: Any) -> Se
     results: dict[str, dict[str, Any]] = {name: {"value": values.get(name)} for name in TRIALS}
     results |= {name: {"errno": number, "call": "x"} for name, number in (refused or {}).items()}
     host = Seen(facts, results)
-    host.name, host.where, host.systemd = "root" if uid == 0 else "user", "/", True
+    host.name, host.where, host.systemd = "root" if uid == 0 else "user", "/tmp", True  # where anybody may write
     host.files = {"apparmor": "Y", "selinux": "", "user/max_user_namespaces": "15000"}
     host.limits = {"NOFILE": (1024, 1 << 20)}
     host.subordinate = dict.fromkeys(("/etc/subuid", "/etc/subgid"), 65536)
