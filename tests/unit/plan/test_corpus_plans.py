@@ -127,12 +127,12 @@ def outcome(name: str, facts: str, real_filters: bool) -> bytes:
 
 
 def digests() -> str:
-    """One hash of all plans for all kinds of hosts."""
+    """One hash of all plans for three kinds of hosts."""
     import hashlib
 
     whole = hashlib.sha256()
     for name in names():
-        for facts in FACTS:
+        for facts in ("hybrid", "v2", "nested"):
             whole.update(outcome(name, facts, facts == "v2" and name.endswith(("default", "capabilities"))))
     return whole.hexdigest()
 
