@@ -57,7 +57,7 @@ def user(config: Config, rng: random.Random, place: Path) -> None:
 
 def privileges(config: Config, rng: random.Random, place: Path) -> None:
     bound = int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd")).split()[1], 16)
-    bounding = some(rng, [name for number, name in enumerate(CAPABILITIES) if bound >> number & 1], 20)
+    bounding = [name for name in some(rng, CAPABILITIES, 20) if bound >> CAPABILITIES.index(name) & 1]
     permitted = some(rng, bounding, 20)
     inheritable = some(rng, permitted, 3) if rng.random() < 0.5 else []
     sets = {"bounding": bounding, "permitted": permitted, "effective": some(rng, permitted, 20), "inheritable": inheritable, "ambient": some(rng, inheritable, 3)}
@@ -85,7 +85,7 @@ def root(config: Config, rng: random.Random, place: Path) -> None:
         config["linux"]["rootfsPropagation"] = rng.choice(["private", "rprivate", "slave", "rslave"])
     hidden = [path for path in some(rng, PATHS, 6) if not config["process"]["cwd"].startswith(path)]
     config["linux"]["maskedPaths"] = [*hidden, *some(rng, hidden, 1)]
-    config["linux"]["readonlyPaths"] = [path for path in some(rng, PATHS, 6) if not any(one.startswith(path) for one in hidden)]
+    config["linux"]["readonlyPaths"] = [path for path in some(rng, PATHS, 6) if not any(one.startswith(path) or path.startswith(one) for one in hidden)]
 
 
 def binds(config: Config, rng: random.Random, place: Path) -> None:
@@ -166,14 +166,15 @@ def resources(config: Config, rng: random.Random, place: Path) -> None:
     found: Config = {"devices": [{"allow": False, "access": "rwm"}]}
     for _ in range(rng.randrange(3)):
         found["devices"].append({"allow": rng.random() < 0.8, "type": "c", "major": rng.choice([10, 1, 4]), "minor": rng.choice([200, 229, 5]), "access": rng.choice(["rw", "r", "rwm", "m"])})
-    if not controller("memory") and rng.random() < 0.7:
-        found["memory"] = {"limit": 64 << 20, "reservation": rng.choice([0, 32 << 20])}
-    if not controller("cpu") and rng.random() < 0.7:
-        found["cpu"] = {"shares": rng.choice([512, 1024, 2048]), **rng.choice([{}, {"quota": 50000, "period": 100000}, {"quota": -1}])}
-    if not controller("cpuset") and rng.random() < 0.3:
-        found.setdefault("cpu", {})["cpus"] = "0"
-    if not controller("pids") and rng.random() < 0.7:
-        found["pids"] = {"limit": rng.choice([100, 1000, -1])}
+    wanted: Config = {
+        "memory": {"limit": 64 << 20, "reservation": rng.choice([0, 32 << 20])},
+        "cpu": {"shares": rng.choice([512, 1024, 2048]), **rng.choice([{}, {"quota": 50000, "period": 100000}, {"quota": -1}])},
+        "cpuset": {"cpus": "0"},
+        "pids": {"limit": rng.choice([100, 1000, -1])},
+    }
+    for name in some(rng, list(wanted), 4):
+        if not controller(name):
+            found.setdefault("cpu" if name == "cpuset" else name, {}).update(wanted[name])
     config["linux"]["resources"] = found
 
 
