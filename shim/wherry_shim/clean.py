@@ -36,7 +36,7 @@ def destroy(setting: "Setting", id: str, bundle: str) -> "Message":
     """No server answers for this container: kills and takes away whatever is there of it (nothing may be: created never, deleted already, a file
     missing), unmounts <bundle>/rootfs, and blocks meanwhile. The DeleteResponse's fields; exit_status is 137 where nobody knows better.
     """
-    return take_away(root_of(setting, bundle), id, bundle)
+    return take_away(str(marker_of(bundle).get("root") or f"{setting.root}/{setting.namespace}"), id, bundle)
 
 
 def take_away(root: str, id: str, bundle: str) -> "Message":
@@ -58,7 +58,7 @@ def take_away(root: str, id: str, bundle: str) -> "Message":
             if last:
                 raise
         if not last:
-            _await_monitor(bundle)
+            _end_monitor(bundle, id)
     rootfs.unmount_all(f"{bundle}/rootfs")
     try:
         posix.unlink(f"{bundle}/{MARKER}")
@@ -67,12 +67,13 @@ def take_away(root: str, id: str, bundle: str) -> "Message":
     return answer
 
 
-def _await_monitor(bundle: str) -> None:
-    """It holds the marker's lock, and ends when its server is gone and nothing lives of the container."""
+def _end_monitor(bundle: str, id: str) -> None:
+    """It has written what it had to write. Until it is gone, and its helper with it, there is no end of what may be made: both hold the marker's lock."""
     from fcntl import LOCK_EX, LOCK_NB, flock
     from time import monotonic, sleep
 
     deadline = monotonic() + _MONITOR_S
+    _kill_monitor(int(marker_of(bundle).get("monitor") or 0), id)
     try:
         descriptor = posix.open(f"{bundle}/{MARKER}", posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
@@ -88,16 +89,34 @@ def _await_monitor(bundle: str) -> None:
         posix.close(descriptor)
 
 
-def root_of(setting: "Setting", bundle: str) -> str:
-    """Of the namespace, as Create's options had it."""
+def _kill_monitor(pid: int, id: str) -> None:
+    from wherry.kernel import native
+
+    try:
+        pidfd = native.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+        if words[0] == b"wherry-monitor" and words[3:5] == [b"-id", id.encode(errors="surrogateescape")]:
+            native.pidfd_signal(pidfd, _SIGKILL)
+    except OSError:
+        pass
+    finally:
+        posix.close(pidfd)
+
+
+def marker_of(bundle: str) -> "Message":
+    """Where the state root is, and the monitor's pid. Empty where it is damaged, or cut off by a full disk."""
     from wherry.container.options import read_file
     from wherry.oci.config import load
 
     try:
-        root = load(read_file(f"{bundle}/{MARKER}")).get("root")
-    except Exception:  # damaged, or cut off by a full disk: where it is by default
-        root = None
-    return str(root or f"{setting.root}/{setting.namespace}")
+        marker: "Message" = load(read_file(f"{bundle}/{MARKER}"))  # type: ignore[assignment]
+    except Exception:
+        return {}
+    return marker
 
 
 def _pid(bundle: str) -> int:

@@ -71,13 +71,15 @@ async def create(
         _unlock(container)
         if container.cut_short:  # then nobody has undone it
             await loop.in_thread(lambda: take_away(container.root, container.id, container.bundle))
-        await loop.in_thread(lambda: _undo(container))
+        if container.marked:  # else the bundle is another's
+            await loop.in_thread(lambda: _undo(container))
         raise
     _unlock(container)
 
 
 def _prepare(container: "Container", options: CreateOptions, mounts: "Sequence[Message]") -> "Prepared":
     container.lock = _marker(container)
+    container.marked = True
     rootfs.mount_all(mounts, f"{container.bundle}/rootfs")
     try:
         return runtime.prepare(options)
@@ -89,12 +91,10 @@ def _marker(container: "Container") -> int:
     """Locked by us, then by the monitor: see clean.destroy."""
     from fcntl import LOCK_EX, LOCK_NB, flock
 
-    text = '{"root": ' + encode_basestring_ascii(container.root) + "}"
     descriptor = posix.open(f"{container.bundle}/{MARKER}", posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
-        posix.ftruncate(descriptor, 0)
-        posix.write(descriptor, text.encode())
+        _mark(container, descriptor, 0)
     except BlockingIOError:
         posix.close(descriptor)
         raise failed("create", exists(container.id)) from None
@@ -102,6 +102,13 @@ def _marker(container: "Container") -> int:
         posix.close(descriptor)
         raise
     return descriptor
+
+
+def _mark(container: "Container", descriptor: int, pid: int) -> None:
+    """pid: of the monitor."""
+    text = '{"root": ' + encode_basestring_ascii(container.root) + ', "monitor": ' + f"{pid:10}" + "}"
+    posix.pwrite(descriptor, text.encode(), 0)
+    posix.ftruncate(descriptor, len(text))
 
 
 def _unlock(container: "Container") -> None:
@@ -164,7 +171,9 @@ async def _attempt(loop: "Loop", container: "Container", options: CreateOptions,
 
 def _started(loop: "Loop", container: "Container", namespace: str) -> Monitor:
     try:
-        return Monitor.start(loop, namespace, container.id, container.lock)
+        found = Monitor.start(loop, namespace, container.id, container.lock)
+        _mark(container, container.lock, found.pid)  # before it is asked for anything
+        return found
     except OSError as error:
         raise ShimError(UNKNOWN, f"the monitor cannot be started: {error.strerror}") from error
 

@@ -149,6 +149,7 @@ class Container:
         self.has_rootfs = False
         self.io_owner = (0, 0)
         self.lock = -1  # of the marker in the bundle, during a create
+        self.marked = False  # the marker is ours
         self.shared_pid = False
         self.abandoned = False  # deleted while it was being created
         self.orphaned = False  # its monitor has ended before it

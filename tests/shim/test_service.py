@@ -226,6 +226,17 @@ def test_a_create_that_fails_leaves_nothing(server: Server, make_bundle: Callabl
     assert make(server, make_bundle())
 
 
+def test_two_servers_and_one_bundle(server: Server, bundle: Bundle, place: Path) -> None:
+    """The second one is refused, and takes nothing of the first one's away."""
+    other = Server(place / "other")
+    make(server, bundle)
+    error = other.refused("Create", id="b", bundle=str(bundle.path))
+    assert "already exists" in error.text
+    other.loop.close()
+    server.call("Start", id="a")
+    assert (bundle.path / "options.json").exists()
+
+
 def test_an_exec_that_cannot_start(server: Server, bundle: Bundle) -> None:
     make(server, bundle)
     server.call("Start", id="a")
