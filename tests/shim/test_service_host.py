@@ -282,7 +282,12 @@ def test_checkpoints(server: Server, bundle: Bundle, place: Path, monkeypatch: p
     server.call("Create", id="a", bundle=str(bundle.path))
     server.call("Start", id="a")
     assert server.refused("Checkpoint", id="a", path="images").code == INVALID_ARGUMENT
-    assert server.call("Checkpoint", id="a", path=str(place / "images")) == {}
+    try:
+        assert server.call("Checkpoint", id="a", path=str(place / "images")) == {}
+    except ShimError as error:
+        if "Function not implemented" not in error.text:
+            raise
+        pytest.skip(f"the kernel lacks what CRIU needs: {error.text}")
     assert (place / "images/inventory.img").exists()
     assert server.call("State", id="a")["status"] == 2
     server.call("Checkpoint", id="a", path=str(place / "more"), options=any_of("containerd.runc.v1.CheckpointOptions", exit=True))
