@@ -7,6 +7,8 @@
 #include "wherry/sys.h"
 
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 
 enum {
 	MAP_SIZE = 4096,         /* the kernel takes a map in one write of less than a page */
@@ -78,6 +80,39 @@ static int run_program(struct wherry_machine *m, const char *program, const char
 	return 0;
 }
 
+/* The host's id of the container's root; false where it is not the first of a range. */
+static bool host_root(const char *map, uint32_t *id)
+{
+	for (; *map; map = strchrnul(map, '\n'), map += *map == '\n') {
+		const char *at = map + 2;
+
+		if (map[0] != '0' || map[1] != ' ')
+			continue;
+		for (*id = 0; *at >= '0' && *at <= '9'; at++)
+			*id = *id * 10 + (uint32_t)(*at - '0');
+		return true;
+	}
+	return false;
+}
+
+/* Pipes on stdio that are the launcher's become the container root's: in the container their owner would be nobody, and /dev/stdout could not be
+ * opened. Pipes alone: they have no name, so what changes is what our own caller has made; files and devices are the host's. The user of the
+ * process gets them from root (op_identity). */
+static void give_pipes(const char *uid_map, const char *gid_map)
+{
+	uint32_t uid, gid;
+
+	if (!host_root(uid_map, &uid) || !host_root(gid_map, &gid))
+		return;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		struct statfs fs;
+		struct stat pipe;
+
+		if (fstatfs(fd, &fs) == 0 && fs.f_type == PIPEFS_MAGIC && fstat(fd, &pipe) == 0 && pipe.st_uid == geteuid())
+			(void)!fchown(fd, uid, gid);
+	}
+}
+
 /* setgroups is denied before gid_map: without privilege the kernel wants it so. */
 int op_write_maps(struct wherry_machine *m, const struct wherry_op_write_maps *op)
 {
@@ -93,8 +128,12 @@ int op_write_maps(struct wherry_machine *m, const struct wherry_op_write_maps *o
 	if ((op->flags & WHERRY_MAPS_DENY_SETGROUPS) && write_for_init(m, "setgroups", "deny") < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SETGROUPS);
 	if (op->gid_program.offset)
-		return run_program(m, wherry_text(&m->code, op->gid_program), gid_map, WHERRY_CALL_NEWGIDMAP);
-	return write_for_init(m, "gid_map", gid_map) < 0 ? wherry_fail_errno(m, WHERRY_CALL_GID_MAP) : 0;
+		error = run_program(m, wherry_text(&m->code, op->gid_program), gid_map, WHERRY_CALL_NEWGIDMAP);
+	else if (write_for_init(m, "gid_map", gid_map) < 0)
+		error = wherry_fail_errno(m, WHERRY_CALL_GID_MAP);
+	if (!error)
+		give_pipes(uid_map, gid_map);
+	return error;
 }
 
 /* The group first: it takes a capability that the change of the user may take away. */

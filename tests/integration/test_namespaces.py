@@ -228,3 +228,38 @@ def test_shared_pid_namespace_of_the_host_is_cleaned_up(runtime: Runtime, bundle
     wait_until(lambda: len(Path(f"/proc/{container.known_pid}/task/{container.known_pid}/children").read_text().split()) == 2, "the children")
     container.delete("--force")
     assert not container.exists()
+
+
+# ---- what belongs to the root of a user namespace
+
+
+@pytest.mark.requires("root", "userns")
+@pytest.mark.ours
+@pytest.mark.parametrize("user", [0, 1000])
+def test_pipes_on_stdio_belong_to_the_container(runtime: Runtime, bundle: Bundle, user: int) -> None:
+    """/dev/stdout can be opened again. The host's /dev/null, which is stdin here, stays whose it is."""
+    bundle.user_namespace()
+    bundle.process["user"] = {"uid": user, "gid": user}
+    before = os.stat("/dev/null")
+    script = "stat -L -c %u /proc/self/fd/1 >/dev/null; echo again >/dev/stdout && stat -L -c %u /proc/self/fd/1 && stat -L -c %u /proc/self/fd/2"
+    assert runtime.output(bundle, script).split() == ["again", str(user), str(user)]
+    after = os.stat("/dev/null")
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+@pytest.mark.requires("root", "userns")
+@pytest.mark.ours
+def test_files_on_stdio_stay_the_hosts(runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    bundle.user_namespace()
+    container = runtime.create(bundle.args("true"))
+    container.start()
+    assert container.wait() == 0
+    assert os.stat(container.stdout_file).st_uid == 0
+
+
+@pytest.mark.requires("root", "userns")
+@pytest.mark.ours
+def test_message_queues_belong_to_the_containers_root(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.user_namespace()
+    bundle.mount("/dev/mqueue", "mqueue", "mqueue", ["nosuid", "noexec", "nodev"])
+    assert runtime.output(bundle, "stat -c '%u %g' /dev/mqueue") == "0 0"

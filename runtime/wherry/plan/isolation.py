@@ -304,7 +304,8 @@ def before_clone(job: "Job") -> None:
         b.join(LAUNCHER, CLONE[kind], registers[kind], job.namespaces[kind][1])
     flags = 0
     for kind, (path, _) in job.namespaces.items():
-        if not path and kind not in ("cgroup", "time"):  # cgroup: its root must be the container's cgroup; time: not by clone
+        # cgroup: its root must be the container's cgroup; time: not by clone; ipc: the directory of its message queues belongs to who makes it
+        if not path and kind not in ("cgroup", "time") and not (kind == "ipc" and "user" in job.namespaces):
             flags |= CLONE[kind]
     b.clone(flags, job.into, "/linux/namespaces")
     _attach(job)
@@ -312,6 +313,8 @@ def before_clone(job: "Job") -> None:
         _write_maps(job)
     if "user" in job.namespaces:
         b.become_root(job.namespaces["user"][1])
+        if job.has_new("ipc"):
+            b.unshare(INIT, CLONE["ipc"], job.namespaces["ipc"][1])
     for kind in late:
         b.join(INIT, CLONE[kind], registers[kind], job.namespaces[kind][1])
 
