@@ -80,6 +80,7 @@ def test_flag_on_a_bind(runtime: Runtime, bundle: Bundle, source: Path, option: 
     assert option in flags
 
 
+@pytest.mark.requires("root")
 @pytest.mark.ours  # from runc 1.2 on
 @pytest.mark.parametrize(("option", "kept"), [("ro", True), ("atime", True), ("relatime", False), ("nodiratime", False)])
 def test_a_bind_notes_accesses_as_its_source_unless_told(runtime: Runtime, bundle: Bundle, place: Path, option: str, kept: bool) -> None:
