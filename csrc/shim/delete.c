@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `delete` after a Delete that has done everything: a look at one file, and a DeleteResponse. Where something is left, or a socket whose server may be dead,
- * it is Python's (shim/wherry_shim/clean.py).
+ * `delete` after a Delete that has done everything: a look at one file, and a DeleteResponse. Where something is left, or the socket of a server that
+ * is dead, it is Python's (shim/wherry_shim/clean.py).
  */
 #include "shim.h"
 
@@ -60,7 +60,7 @@ int shim_delete(const struct shim_call *call)
 		return -1;
 	if (!path_below(path, call->bundle, "/address"))
 		return -1;
-	if (shim_read(path, text, sizeof(text)) >= 0 && (strncmp(text, "unix://", 7) || exists(text + 7)))
+	if (shim_read(path, text, sizeof(text)) >= 0 && (strncmp(text, "unix://", 7) || (exists(text + 7) && !shim_answers(text + 7))))
 		return -1;
 	if (!path_below(path, call->bundle, "/init.pid"))
 		return -1;

@@ -48,13 +48,6 @@ static bool socket_path(const struct shim_call *call, struct shim_text directory
 	return append(path, SHIM_SOCKET, directory) && append(path, SHIM_SOCKET, shim_word("/")) && append(path, SHIM_SOCKET, shim_word(hex));
 }
 
-static bool answers(const struct sockaddr_un *address)
-{
-	cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	return fd >= 0 && (!connect(fd, (const struct sockaddr *)address, sizeof(*address)) || errno == EAGAIN);
-}
-
 /* Under the directory's lock: a listening socket, -EEXIST where somebody listens there already, or another -errno. */
 static int bind_socket(const struct sockaddr_un *address)
 {
@@ -64,7 +57,7 @@ static int bind_socket(const struct sockaddr_un *address)
 
 	result = bind(fd, (const struct sockaddr *)address, sizeof(*address));
 	if (result < 0 && errno == EADDRINUSE) {
-		if (answers(address)) {
+		if (shim_answers(address->sun_path)) {
 			umask(mask);
 			return -EEXIST;
 		}

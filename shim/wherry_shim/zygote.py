@@ -295,9 +295,9 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
         return
     import resource
 
-    from wherry_shim import messages_rare
+    from wherry_shim import messages_rare, metrics
 
-    assert resource and messages_rare.TABLE  # loaded, for those who are forked
+    assert resource and metrics and messages_rare.TABLE  # loaded, for those who are forked
     gc.collect()
     gc.freeze()
     between = posix.fork()

@@ -167,6 +167,13 @@ def test_delete_where_nothing_is_left(shim: Callable[..., Shim], pid: str | None
     assert subprocess.run([shims.BINARY, "-namespace", "n", "-id", "one", "-bundle", str(one.bundle), "delete"], capture_output=True, cwd="/").returncode == 0
 
 
+def test_delete_where_the_pod_s_server_goes_on(shim: Callable[..., Shim]) -> None:
+    one = shim()
+    started(one)
+    assert wire.decode("task.DeleteResponse", one.command("-bundle", str(one.bundle), "delete").stdout)["exit_status"] == 137
+    assert one.pid
+
+
 @pytest.mark.parametrize("left", ["options.json", "address"])
 def test_delete_where_something_is_left(shim: Callable[..., Shim], left: str) -> None:
     one = shim()
