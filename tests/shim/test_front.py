@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from wherry_shim import bootstrap_start, messages, messages_rare, wire, zygote
+from wherry_shim import bootstrap_start, messages, messages_rare, ttrpc, wire, zygote
 
 from . import shims
 from .shims import BINARY, NAMESPACE, Shim
@@ -52,6 +55,13 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
             one.end()
     os.kill(pid, signal.SIGKILL)
     Path(path).unlink()
+
+
+@pytest.fixture
+def one_shim(shim: Callable[..., Shim]) -> Shim:
+    one = shim()
+    started(one)
+    return one
 
 
 def started(one: Shim, **more: object) -> str:
@@ -146,6 +156,23 @@ def test_input_that_python_reads(shim: Callable[..., Shim], input: bytes, tmp_pa
     done = one.command("-debug", "start", input=input, check=False)
     assert done.stdout == input
     assert done.stderr.decode().split()[-2:] == ["-debug", "start"]
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
+@given(noise=st.binary(max_size=60), at=st.integers(0, 200), byte=st.integers(0, 255), good=st.booleans())
+def test_input_of_any_kind(one_shim: Shim, noise: bytes, at: int, byte: int, good: bool) -> None:
+    """A good message with one byte changed, or noise: an address, or Python; no crash, and nothing in between."""
+    data = bytearray(parameters(one_shim))
+    data[at % len(data)] = byte
+    done = one_shim.command("start", input=bytes(data) if good else noise, check=False)
+    if done.returncode == 0:
+        address = re.search(r"unix://[^\"]+", done.stdout.decode())[0]
+        assert done.stderr == b""
+        if address not in one_shim.socket:  # an address of containerd that was changed: a group of its own
+            with ttrpc.Client(address) as client:
+                shims.call(client, "Shutdown")
+    else:
+        assert done.returncode == 1 and done.stdout == b"" and TO_PYTHON in done.stderr
 
 
 @pytest.mark.parametrize("words", ["-nonsense start", "-v", "-info", "other", "start more", "-debug=true start", "delete"])
