@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from harness import cgroup
 from harness.bundle import Bundle
 from harness.census import cgroup_mounts

@@ -32,7 +32,7 @@ inside() {
     set -e; root=$1 user=$2 script=$3 home=/root
     mount --bind "$root/debian" "$root/debian"; mount --rbind /dev "$root/debian/dev"; mount --rbind /sys "$root/debian/sys"
     mount -t proc proc "$root/debian/proc"
-    for place in /opt/wheels /opt/pypi /opt/pypi-more; do
+    for place in ${PIP_FIND_LINKS-}; do
       if [[ -d $place ]]; then mkdir -p "$root/debian$place"; mount --bind -o ro "$place" "$root/debian$place"; fi
     done
     mapfile -t environment <"$root/environment"
