@@ -110,6 +110,41 @@ def test_under_another_id_with_other_limits_and_another_volume(runtime: Runtime,
     assert stats["data"]["memory"]["usage"]["limit"] == 96 << 20
 
 
+@pytest.mark.parametrize("mode", ["soft", "ignore"])
+def test_again_and_again(runtime: Runtime, counting: Bundle, place: Path, mode: str) -> None:
+    """What is restored is in the container's cgroups: the next checkpoint freezes it there."""
+    container = runtime.start_new(counting)
+    for number in range(3):
+        checkpoint(container, place / f"images{number}", "--manage-cgroups-mode", mode)
+        container = restore(container, place / f"images{number}", "--manage-cgroups-mode", mode)
+        assert f"cpu:{counting.linux['cgroupsPath']}" in Path(f"/proc/{container.pid}/cgroup").read_text()
+    moving(container)
+
+
+def test_binds_below_each_other_and_behind_a_link(runtime: Runtime, counting: Bundle, place: Path) -> None:
+    outer, inner = place / "outer", place / "inner"
+    for directory in (outer, inner):
+        directory.mkdir()
+    (inner / "name").write_text("inner")
+    (counting.rootfs / "real").mkdir()
+    (counting.rootfs / "link").symlink_to("real")
+    counting.mount("/outer", outer, None, ["bind"]).mount("/outer/a/b", inner, None, ["bind"]).mount("/link/c", inner, None, ["bind"])
+    container = runtime.start_new(counting)
+    checkpoint(container, place / "images")
+    (outer / "a/b").rmdir()
+    (outer / "a").rmdir()
+    again = restore(container, place / "images")
+    moving(again)
+    assert runtime("exec", again.id, "cat", "/outer/a/b/name", "/real/c/name").out == "innerinner"
+
+
+def test_a_parent_that_is_none(runtime: Runtime, counting: Bundle, place: Path) -> None:
+    container = runtime.start_new(counting)
+    for parent in ("/tmp", "nothing"):
+        assert "--parent-path" in checkpoint(container, place / "images", "--parent-path", parent, check=False).err
+    assert container.status == "running"
+
+
 def mounts(container: Container) -> set[tuple[str, str]]:
     """Mount points, and whether they are read-only."""
     lines = container.runtime("exec", container.id, "cat", "/proc/self/mountinfo").out.splitlines()

@@ -6,6 +6,8 @@ import posix
 from wherry._native import ffi, lib
 from wherry.kernel.native import _bytes, _check
 
+_O_PATH = 0o10000000
+
 
 def own_mounts() -> "int":
     """Into a mount namespace of our own, private. The process must have one thread. A descriptor for leave_mounts()."""
@@ -40,9 +42,14 @@ def fs_mount(fs: "int", attributes: "int", target: "str") -> "None":
     _check(lib.native_fs_mount(fs, attributes, _bytes(target)), target)
 
 
-def make_inside(root: "int", path: "str", directory: "bool") -> "None":
+def make_inside(root: "int", path: "str", directory: "bool") -> "int":
     """An empty file or a directory, with what leads to it, below the directory that `root` is open for; no link leads out of it.
 
-    What is there already is left as it is."""
+    What is there already is left as it is. An O_PATH descriptor of it, which is the caller's to close."""
     make = lib.securepath_make_directories if directory else lib.securepath_make_file
-    posix.close(_check(make(root, _bytes(path), 0o755 if directory else 0o644), path))
+    return _check(make(root, _bytes(path), 0o755 if directory else 0o644), path)
+
+
+def open_inside(root: "int", path: "str") -> "int":
+    """An O_PATH descriptor of what is there; no link leads out of the directory that `root` is open for."""
+    return _check(lib.securepath_open(root, _bytes(path), posix.O_CLOEXEC | _O_PATH, 0), path)

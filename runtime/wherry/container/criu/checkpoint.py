@@ -72,6 +72,10 @@ class CheckpointOptions(CriuOptions):
 
 
 def checkpoint(options: CheckpointOptions) -> None:
+    parent = options.parent_path
+    if parent is not None and (parent.is_absolute() or not (options.image_path / parent / "inventory.img").exists()):
+        text = f"--parent-path {parent}: not the files of an earlier --pre-dump, relative to --image-path"
+        raise UsageError(text, remedy="make them first with --pre-dump")
     with opened(options.root, options.id) as container:
         lock(container, "checkpoint", options.id)
         status = STATUS_NAMES[container.status()]
@@ -89,14 +93,14 @@ def checkpoint(options: CheckpointOptions) -> None:
 
 def _dump(container: Container, config: dict[str, Any], options: CheckpointOptions) -> None:
     images, work = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (options.image_path, options.work_path))
-    pid = container.pid
-    seen = outside.look(pid, config)
+    plan, state = _kept(container)
+    seen = outside.look(container.pid, config, plan)
     fds = [images, work] + ([options.status_fd] if options.status_fd >= 0 else [])
     try:
         with service.Service(fds) as criu:
             service.version(criu)
         with service.Service(fds) as criu:
-            request = Request(type=PRE_DUMP if options.pre_dump else DUMP, opts=_opts(container, config, seen, options, images, work))
+            request = Request(type=PRE_DUMP if options.pre_dump else DUMP, opts=_opts(container, plan, state, seen, options, images, work))
             if options.pre_dump:
                 _need_memory_tracking()
             response = criu.ask(request)
@@ -109,10 +113,9 @@ def _dump(container: Container, config: dict[str, Any], options: CheckpointOptio
 
 
 def _opts(
-    container: Container, config: dict[str, Any], seen: outside.Outside, options: CheckpointOptions, images: int, work: int
+    container: Container, plan: Plan, state: dict[str, Any], seen: outside.Outside, options: CheckpointOptions, images: int, work: int
 ) -> dict[str, Any]:
-    plan, state = _kept(container)
-    mounts = {destination: destination for destination in outside.bound(plan, state["bundle"], options.id)}
+    mounts = {seen.places.get(destination, destination): destination for destination in outside.bound(plan, state["bundle"], options.id)}
     mounts |= {path: path for path in seen.masked}
     opts: dict[str, Any] = {
         **options.common(),

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wherry.kernel.mounts import open_inside
 from wherry.plan.describe import Plan
 
 DESCRIPTION = "wherry.json"
@@ -20,9 +21,10 @@ _NAMESPACES = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS"
 
 @dataclass
 class Outside:
-    """masked: files that /dev/null covers. descriptors: CRIU's names for 0, 1 and 2 of init, "" where they are the container's own. external: all
-    that CRIU is to leave out, by its names."""
+    """places: destination of a bound tree -> where it really is, when a link stood in the way. masked: files that /dev/null covers.
+    descriptors: CRIU's names for 0, 1 and 2 of init, "" where they are the container's own. external: all that CRIU is to leave out."""
 
+    places: dict[str, str] = field(default_factory=dict)
     masked: list[str] = field(default_factory=list)
     descriptors: list[str] = field(default_factory=list)
     external: list[str] = field(default_factory=list)
@@ -36,7 +38,7 @@ class Outside:
             document = json.loads((directory / DESCRIPTION).read_text())
         except FileNotFoundError:
             return Outside()
-        return Outside(document["masked"], document["descriptors"], document["external"])
+        return Outside(document["places"], document["masked"], document["descriptors"], document["external"])
 
 
 def bound(plan: Plan, bundle: str, id: str) -> dict[str, tuple[str, str]]:
@@ -51,7 +53,7 @@ def bound(plan: Plan, bundle: str, id: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def look(pid: int, config: dict[str, Any]) -> Outside:
+def look(pid: int, config: dict[str, Any], plan: Plan) -> Outside:
     """At the living container."""
     paths = {os.path.normpath(path) for path in (config.get("linux") or {}).get("maskedPaths") or ()}
     masked, mounts = [], set()
@@ -66,7 +68,24 @@ def look(pid: int, config: dict[str, Any]) -> Outside:
         if entry.get("path") and entry["type"] in _NAMESPACES:
             name, label = _NAMESPACES[entry["type"]]
             external.append(f"{name}[{os.stat(f'/proc/{pid}/ns/{name}').st_ino}]:{label}")
-    return Outside(masked, descriptors, external)
+    return Outside(_places(pid, plan), masked, descriptors, external)
+
+
+def _places(pid: int, plan: Plan) -> dict[str, str]:
+    """Seen from the container's root, whose links are the container's own: nothing outside of it is looked at."""
+    found = {}
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+    try:
+        for step in plan.steps:
+            if step.name != "MOUNT_BIND":
+                continue
+            destination = step.fields["destination"]
+            descriptor = open_inside(root, destination)
+            found[destination] = os.readlink(f"/proc/self/fd/{descriptor}")
+            os.close(descriptor)
+    finally:
+        os.close(root)
+    return {destination: place for destination, place in found.items() if place != destination}
 
 
 def _descriptor(pid: int, number: int, mounts: set[int]) -> str:

@@ -144,6 +144,7 @@ def _run(options: RestoreOptions, create: CreateOptions, plan_bytes: bytes, conf
             if value := getattr(options, name):
                 opts[name] = value
         with service.Service([images, work, *(fd for _, fd in inherited)]) as criu:
+            _enter_cgroups(plan, create.id, criu.process.pid)
             response = criu.ask(Request(type=RESTORE, opts=opts), restored.notice)
         if not response.success:
             raise service.failed("restore", options.work_path / LOG, response)
@@ -188,18 +189,31 @@ def _inherited(stack: ExitStack, seen: outside.Outside, config: dict[str, Any]) 
 
 
 def _make_mount_points(rootfs: str, sources: dict[str, str], config: dict[str, Any]) -> None:
-    """In a rootfs that never held the container. What lies below another mount comes out of the images."""
-    below = tuple(f"{mount['destination'].rstrip('/')}/" for mount in config.get("mounts") or ())
+    """In a rootfs that never held the container. The binds are mounted meanwhile, for one may lie below another; it is done in a mount
+    namespace of ours, so nothing but the mount points stays. What lies below other mounts comes out of the images."""
+    others = [mount["destination"].rstrip("/") + "/" for mount in config.get("mounts") or () if os.path.normpath(mount["destination"]) not in sources]
+    before = mounts.own_mounts()
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY)
     try:
         for destination in (mount["destination"] for mount in config.get("mounts") or ()):
-            if destination.startswith(tuple(prefix for prefix in below if prefix != f"{destination.rstrip('/')}/")):
+            if destination.startswith(tuple(prefix for prefix in others if prefix != f"{destination.rstrip('/')}/")):
                 continue
             source = sources.get(os.path.normpath(destination))
-            directory = source is None or stat.S_ISDIR(os.stat(source).st_mode)
-            mounts.make_inside(root, destination, directory)
+            descriptor = mounts.make_inside(root, destination, source is None or stat.S_ISDIR(os.stat(source).st_mode))
+            if source is not None:
+                mounts.mount(source, f"/proc/self/fd/{descriptor}", "", MS_BIND | MS_REC, "")
+            os.close(descriptor)
     finally:
         os.close(root)
+        mounts.leave_mounts(before)
+        os.close(before)
+
+
+def _enter_cgroups(plan: Plan, id: str, pid: int) -> None:
+    """CRIU itself: what it makes is then in the container's cgroups, whatever --manage-cgroups-mode says about those below them."""
+    for step in plan.steps:
+        if step.name == "CGROUP_DIRECTORY":
+            Path(step.fields["path"].replace("<id>", id), "cgroup.procs").write_text(str(pid))
 
 
 def _cgroup_roots(plan: Plan, id: str) -> list[dict[str, str]]:
