@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requirements by name: `@pytest.mark.requires("root", "cgroup-v1")`. A test whose requirement is missing is skipped, and says why."""
 
+import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -114,6 +116,13 @@ def landlock() -> str | None:
     return None if landlock_abi() >= 3 else f"Landlock has ABI {landlock_abi()}"
 
 
+def kcmp() -> str | None:
+    """CRIU compares descriptors with it; User-mode Linux has none."""
+    pid = os.getpid()
+    refused = ctypes.CDLL(None, use_errno=True).syscall(312, pid, pid, 0, 0, 0) < 0 and ctypes.get_errno() == errno.ENOSYS
+    return "the kernel has no kcmp" if os.uname().machine == "x86_64" and refused else None
+
+
 def numa() -> str | None:
     return None if Path("/sys/devices/system/node").exists() else "the kernel has no memory policies (no NUMA)"
 
@@ -143,6 +152,7 @@ CHECKS: dict[str, Callable[[], str | None]] = {
     "selinux": lambda: lsm("selinux"),
     "systemd": systemd,
     "landlock": landlock,
+    "kcmp": kcmp,
     "numa": numa,
     "linux32": linux32,
     "probe": probe,

@@ -15,7 +15,7 @@ from harness.bundle import Bundle
 from harness.console import Receiver, read_until
 from harness.runtime import Container, Result, Runtime, wait_until
 
-pytestmark = [pytest.mark.requires("root", "command:mmdebstrap", "command:patchelf"), pytest.mark.ours, pytest.mark.one_way]
+pytestmark = [pytest.mark.requires("root", "kcmp", "command:mmdebstrap", "command:patchelf"), pytest.mark.ours, pytest.mark.one_way]
 
 KIT = Path.home() / ".cache/wherry-criu"
 COUNT = "i=0; while :; do i=$((i+1)); echo $i >/tmp/count; sleep 0.05; done"
