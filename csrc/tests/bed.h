@@ -70,6 +70,12 @@ __attribute__((unused)) static uint64_t bed_sum(int directory, const char *path)
 	return sum;
 }
 
+__attribute__((constructor)) static void bed_needs_root(void)
+{
+	if (geteuid())
+		check_all_lack = "needs root";
+}
+
 /* To be called in a child. */
 __attribute__((unused)) static void bed_make(void)
 {
