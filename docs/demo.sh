@@ -7,7 +7,8 @@ wherry=$(realpath "${1:-$(dirname "$0")/../.venv/bin/wherry}")
 busybox=$(PATH=$PATH:/usr/bin:/bin command -v busybox) || { echo "demo: no busybox (Debian: busybox-static)" >&2; exit 2; }
 place=$(mktemp -d); id=wherry-demo-$$
 chmod 755 "$place" # the root of a user namespace walks here
-wherry() { "$wherry" --root "$place/state" "$@"; }
+manager=() # without cgroups that we may write: --cgroup-manager disabled
+wherry() { "$wherry" --root "$place/state" "${manager[@]}" "$@"; }
 trap 'wherry delete --force $id >/dev/null 2>&1 || true; rm -rf "$place"' EXIT
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
 
@@ -39,7 +40,7 @@ if ((EUID)); then
   limits=; echo "demo: not root: in a user namespace, and without limits (they need cgroups that we may write)"
 else
   writable=; for directory in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/memory/tasks; do [[ -w $directory ]] && writable=1; done
-  if [[ -z $writable ]]; then limits=; echo "demo: no writable cgroups here: without limits"; fi
+  if [[ -z $writable ]]; then limits=; manager=(--cgroup-manager disabled); echo "demo: no writable cgroups here: without limits"; fi
 fi
 LIMITS=$limits "$(dirname "$wherry")/python" - config.json <<'P'
 import json, os, sys

@@ -227,22 +227,33 @@ int cgroup_kill(const char *path, bool v2)
 
 /* ---- removing ------------------------------------------------------------------------------------------------------------ */
 
-static int remove_tree(int parent, const char *name, int depth, int unused)
+/* What is not there is removed. On a read-only mount that has to be asked for: it refuses first. */
+static int remove_directory(int parent, const char *name)
 {
-	cleanup_fd int directory = -1;
-	int result;
+	int error;
 
 	if (unlinkat(parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
 		return 0;
-	if (errno != EBUSY && errno != ENOTEMPTY)
-		return -errno;
+	error = errno;
+	if (error == EROFS && faccessat(parent, name, F_OK, 0) < 0 && errno == ENOENT)
+		return 0;
+	return -error;
+}
+
+static int remove_tree(int parent, const char *name, int depth, int unused)
+{
+	cleanup_fd int directory = -1;
+	int result = remove_directory(parent, name);
+
+	if (result != -EBUSY && result != -ENOTEMPTY)
+		return result;
 	directory = openat(parent, name, WALK);
 	if (directory < 0)
 		return errno == ENOENT ? 0 : -errno;
 	result = each_child(directory, remove_tree, depth, unused);
 	if (result < 0)
 		return result;
-	return unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+	return remove_directory(parent, name);
 }
 
 /* A killed process leaves its cgroup a moment after the signal. */
@@ -278,8 +289,9 @@ int cgroup_remove(const char *path, uint32_t mount_length, uint32_t depth)
 		if (!slash || slash <= part + mount_length)
 			return 0;
 		*slash = 0;
-		if (rmdir(part) < 0 && errno != ENOENT)
-			return errno == EBUSY || errno == ENOTEMPTY ? 0 : -errno;
+		result = remove_directory(AT_FDCWD, part);
+		if (result < 0)
+			return result == -EBUSY || result == -ENOTEMPTY ? 0 : result;
 	}
 	return result;
 }

@@ -124,3 +124,30 @@ def test_one_that_comes_into_use_is_not_killed_by_delete(runtime: Runtime, bundl
         finally:
             process.kill()
     assert os.path.isdir(taken)
+
+
+# ---- read-only
+
+
+READ_ONLY = """for place in $(awk '$3 ~ /^cgroup/ {print $2}' /proc/mounts); do mount -o remount,bind,ro $place; done; exec "$@" """
+
+
+def read_only(runtime: Runtime, bundle: Bundle, *options: str) -> subprocess.CompletedProcess[str]:
+    """A run where all cgroups are mounted read-only, as in a container."""
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", READ_ONLY, "sh"]
+    words = runtime.argv(*options, "run", "--bundle", bundle.save().path, "read-only")
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=30, env=runtime.env, stdin=subprocess.DEVNULL)
+
+
+def test_read_only_cgroups_are_an_error_that_leaves_nothing(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.linux["cgroupsPath"] = f"{bundle.linux['cgroupsPath']}/a/b"
+    done = read_only(runtime, bundle.args("true"))
+    assert done.returncode == 1
+    assert "read-only file system" in done.stderr and "--cgroup-manager disabled" in done.stderr
+    assert "cleaning up" not in done.stderr
+    assert not (runtime.root / "read-only").exists()
+
+
+def test_read_only_cgroups_do_not_matter_where_none_are_asked_for(disabled: Runtime, bundle: Bundle) -> None:
+    done = read_only(disabled, bundle.shell("echo in"))
+    assert (done.returncode, done.stdout) == (0, "in\n"), done.stderr

@@ -6,7 +6,7 @@ of config.json. Loaded once something failed. What engines search for in these t
 """
 
 import posix
-from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EOPNOTSUPP, EPERM
+from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EOPNOTSUPP, EPERM, EROFS
 
 from wherry.codes import CODES
 from wherry.container.hooks import end, hook_error, os_text, wait_status
@@ -57,6 +57,7 @@ _HINTS = {
     ("SCHEDULER", EPERM): "it needs CAP_SYS_NICE; and with SCHED_DEADLINE, process scheduler can't be used together with AllowedCPUs: leave "
     "/linux/resources/cpu/cpus out",
     ("CGROUP_DIRECTORY", EACCES): "the cgroup above it is not yours: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
+    ("CGROUP_DIRECTORY", EROFS): "mount the cgroups writable, or give --cgroup-manager disabled, and no limits",
     ("CGROUP_WRITE", EACCES): "the cgroup is not yours: systemd-run --user --scope -p Delegate=yes wherry ..., or give --systemd-cgroup",
     ("CLONE", EBUSY): "the cgroup has controllers enabled for its children (cgroup.subtree_control), so no process may be in it: give the "
     "container a /linux/cgroupsPath of its own",
