@@ -50,13 +50,19 @@ def processes(root: str, id: str) -> "list[int]":
 
 
 def freezer_of(container: Container, id: str) -> Cgroup:
-    cgroups = cgroups_of(container)
-    found = [cgroup for cgroup in cgroups if not cgroup.v2 and _is_freezer(cgroup)] or [cgroup for cgroup in cgroups if cgroup.v2]
-    if not found:
+    found = find_freezer(container)
+    if found is None:
         from wherry.container.delegation import no_cgroup
 
         raise no_cgroup(f'container "{id}" has no cgroup that could be frozen', id)
-    return found[0]
+    return found
+
+
+def find_freezer(container: Container) -> "Cgroup | None":
+    """v1's freezer, else the v2 cgroup."""
+    cgroups = cgroups_of(container)
+    found = [cgroup for cgroup in cgroups if not cgroup.v2 and _is_freezer(cgroup)] or [cgroup for cgroup in cgroups if cgroup.v2]
+    return found[0] if found else None
 
 
 def _is_freezer(cgroup: Cgroup) -> bool:

@@ -336,6 +336,12 @@ class Container:
         value: int = self._container.directory
         return value
 
+    def kept(self, name: "str") -> "bytes":
+        """A file of its directory: `plan` and `config.json` are what it was made from."""
+        descriptor = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=self.directory)
+        with open(descriptor, "rb") as file:
+            return file.read()
+
     def state_json(self) -> "bytes":
         """What `state` prints: head, pid (0 when stopped), middle, status, tail."""
         status = self.status()

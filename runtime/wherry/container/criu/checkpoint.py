@@ -10,8 +10,9 @@ from wherry.container.criu import outside, service
 from wherry.container.criu.messages import CGROUP_MODES, DUMP, FEATURE_CHECK, PRE_DUMP, Request
 from wherry.container.hooks import config_copy
 from wherry.container.lifecycle import destroy, lock, opened
+from wherry.container.pause import find_freezer
 from wherry.errors import HostError, StateError, UsageError, refused
-from wherry.kernel.native import STATUS_NAMES, Container, constants
+from wherry.kernel.native import STATUS_NAMES, Container
 from wherry.oci.config import load
 from wherry.plan.describe import Plan
 
@@ -93,7 +94,8 @@ def checkpoint(options: CheckpointOptions) -> None:
 
 def _dump(container: Container, config: dict[str, Any], options: CheckpointOptions) -> None:
     images, work = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (options.image_path, options.work_path))
-    plan, state = _kept(container)
+    plan = Plan(container.kept("plan"))
+    state: dict[str, Any] = load(container.state_json())  # type: ignore[assignment]
     seen = outside.look(container.pid, config, plan)
     fds = [images, work] + ([options.status_fd] if options.status_fd >= 0 else [])
     try:
@@ -130,9 +132,9 @@ def _opts(
         "ext_mnt": [{"key": destination, "val": name} for destination, name in mounts.items()],
         "external": seen.external,
     }
-    freezer = _freezer(container)
-    if freezer is not None:
-        opts["freeze_cgroup"] = freezer
+    freezer = find_freezer(container)
+    if freezer is not None:  # CRIU can stop it as a whole; it stays frozen where it was paused before
+        opts["freeze_cgroup"] = freezer.path
     if options.parent_path is not None:
         opts["parent_img"] = os.fspath(options.parent_path)
     if options.parent_path is not None or options.pre_dump:
@@ -142,26 +144,6 @@ def _opts(
     if options.page_server is not None:
         opts["ps"] = {"address": options.page_server[0], "port": options.page_server[1]}
     return opts
-
-
-def _kept(container: Container) -> tuple[Plan, dict[str, Any]]:
-    with open(os.open("plan", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=container.directory), "rb") as file:
-        plan = Plan(file.read())
-    state: dict[str, Any] = load(container.state_json())  # type: ignore[assignment]
-    return plan, state
-
-
-def _freezer(container: Container) -> str | None:
-    """A cgroup that CRIU can stop as a whole; it stays frozen where it was paused before."""
-    chosen = None
-    for entry in container.journal():
-        if entry.state not in (constants.WHERRY_JOURNAL_DONE, constants.WHERRY_JOURNAL_FOREIGN):
-            continue
-        if entry.kind == constants.WHERRY_JOURNAL_CGROUP_V1 and "freezer" in entry.path[: entry.mount_length]:
-            return entry.path
-        if entry.kind == constants.WHERRY_JOURNAL_CGROUP_V2:
-            chosen = entry.path
-    return chosen
 
 
 def _need_memory_tracking() -> None:

@@ -14,7 +14,7 @@ from wherry.plan.describe import Plan
 DESCRIPTION = "wherry.json"
 """Beside CRIU's images: what restore has to know that CRIU does not keep."""
 
-_MASK = "/dev/null"
+MASK = "/dev/null"
 _NAMESPACES = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
 """Namespaces that CRIU can leave out; their name in /proc/PID/ns, and ours for the external one."""
 
@@ -41,15 +41,17 @@ class Outside:
         return Outside(document["places"], document["masked"], document["descriptors"], document["external"])
 
 
-def bound(plan: Plan, bundle: str, id: str) -> dict[str, tuple[str, str]]:
-    """Destination in the container -> (source on the host, JSON pointer) of each tree that was attached as it is."""
+def bound(plan: Plan, bundle: str, id: str) -> dict[str, str]:
+    """Destination in the container -> source on the host, of each tree that was attached as it is. A new filesystem has none."""
     sources: dict[int, str] = {}
     found = {}
     for step in plan.steps:
         if step.name == "OPEN_TREE":
             sources[step.fields["out"]] = step.fields["source"].replace("<bundle>", bundle).replace("<id>", id)
-        elif step.name == "MOUNT_BIND":
-            found[step.fields["destination"]] = (sources[step.fields["tree"]], step.place)
+        elif step.name == "CREATE_TREE":
+            sources.pop(step.fields["out"], None)
+        elif step.name == "MOUNT_BIND" and step.fields["tree"] in sources:
+            found[step.fields["destination"]] = sources[step.fields["tree"]]
     return found
 
 
@@ -105,7 +107,3 @@ def external_namespaces(config: dict[str, Any]) -> list[tuple[str, str]]:
     """(CRIU's name, path on this host) of the joined namespaces that it is to take as they are."""
     entries = (config.get("linux") or {}).get("namespaces") or ()
     return [(_NAMESPACES[entry["type"]][1], entry["path"]) for entry in entries if entry.get("path") and entry["type"] in _NAMESPACES]
-
-
-def mask_source() -> str:
-    return _MASK

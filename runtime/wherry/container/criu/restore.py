@@ -58,14 +58,15 @@ def restore(options: RestoreOptions, create: CreateOptions, detach: bool, subrea
     create.attached = not detach
     prepared = prepare(create)
     check_terminal(create, prepared)
-    _refuse(load(prepared.config), prepared.flags)  # type: ignore[arg-type]
+    config: dict[str, Any] = load(prepared.config)  # type: ignore[assignment]
+    _refuse(config, prepared.flags)
     options.work_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not detach:
         hold_signals()
     made = _begin(prepared.plan, prepared.config, create)
     restored = _Restored()
     try:
-        _run(options, create, prepared.plan, load(prepared.config), restored)  # type: ignore[arg-type]
+        _run(options, create, Plan(prepared.plan), config, restored)
     except BaseException:
         made.abort()
         made.close()
@@ -116,15 +117,14 @@ def _begin(plan: bytes, config: bytes, options: CreateOptions) -> native.Create:
     return made
 
 
-def _run(options: RestoreOptions, create: CreateOptions, plan_bytes: bytes, config: dict[str, Any], restored: _Restored) -> None:
-    plan = Plan(plan_bytes)
+def _run(options: RestoreOptions, create: CreateOptions, plan: Plan, config: dict[str, Any], restored: _Restored) -> None:
     rootfs = next(step.fields["path"] for step in plan.steps if step.name == "ATTACH_ROOTFS").replace("<bundle>", create.bundle)
     seen = outside.Outside.read(options.image_path)
     with ExitStack() as stack:
         inherited = _inherited(stack, seen, config)
-        external = {destination: source for destination, (source, _) in outside.bound(plan, create.bundle, create.id).items()}
+        external = outside.bound(plan, create.bundle, create.id)
         _make_mount_points(rootfs, external, config)
-        external |= {path: outside.mask_source() for path in seen.masked}
+        external |= {path: outside.MASK for path in seen.masked}
         place = stack.enter_context(_bound(rootfs, bool(config["root"].get("readonly"))))
         images, work = (_directory(stack, path) for path in (options.image_path, options.work_path))
         opts: dict[str, Any] = {
@@ -209,26 +209,28 @@ def _make_mount_points(rootfs: str, sources: dict[str, str], config: dict[str, A
         os.close(before)
 
 
-def _enter_cgroups(plan: Plan, id: str, pid: int) -> None:
-    """CRIU itself: what it makes is then in the container's cgroups, whatever --manage-cgroups-mode says about those below them."""
+def _cgroups(plan: Plan, id: str) -> Iterator[tuple[str, int, bool]]:
+    """Path, how much of it is the mount, whether of v2."""
     for step in plan.steps:
         if step.name == "CGROUP_DIRECTORY":
-            Path(step.fields["path"].replace("<id>", id), "cgroup.procs").write_text(str(pid))
+            path = step.fields["path"].replace("<id>", id)
+            yield path, step.fields["mount_length"], bool(step.fields["flags"] & constants.WHERRY_CGROUP_V2)
+
+
+def _enter_cgroups(plan: Plan, id: str, pid: int) -> None:
+    """CRIU itself: what it makes is then in the container's cgroups, whatever --manage-cgroups-mode says about those below them."""
+    for path, _, _ in _cgroups(plan, id):
+        Path(path, "cgroup.procs").write_text(str(pid))
 
 
 def _cgroup_roots(plan: Plan, id: str) -> list[dict[str, str]]:
     """The new cgroup of each hierarchy, in the place of what was the old one."""
     found = []
-    for step in plan.steps:
-        if step.name != "CGROUP_DIRECTORY":
-            continue
-        path, length = step.fields["path"].replace("<id>", id), step.fields["mount_length"]
+    for path, length, v2 in _cgroups(plan, id):
         mount, inside = path[:length], path[length:]
-        if step.fields["flags"] & constants.WHERRY_CGROUP_V2:
+        if v2:
             found.append({"path": inside} if mount.count("/") == 3 else {"ctrl": "", "path": inside})
         else:
             name = mount.rpartition("/")[2]
             found.append({"ctrl": f"name={name}" if name == "systemd" else name, "path": inside})
     return found
-
-
