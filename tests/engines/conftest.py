@@ -94,15 +94,21 @@ def daemon() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             process.wait(5)
 
 
-@pytest.fixture(scope="session")
-def podman(wherry: str, home: Path, archive: Path) -> Iterator[Engine]:
+def podman_with(manager: str, wherry: str, home: Path, archive: Path) -> Iterator[Engine]:
+    """Podman with a store of its own, whose cgroups are made by that manager."""
     need("podman", "conmon")
-    base = ["podman", "--root", f"{home}/podman", "--runroot", f"{home}/podman-run", "--tmpdir", f"{home}/podman-tmp", "--runtime", wherry,
-            "--cgroup-manager", "cgroupfs", "--events-backend", "none", "--storage-driver", "vfs"]  # fmt: skip
+    store = f"{home}/podman-{manager[0]}"  # short, for the sockets below it
+    base = ["podman", "--root", store, "--runroot", f"{store}-run", "--tmpdir", f"{store}-tmp", "--runtime", wherry,
+            "--cgroup-manager", manager, "--events-backend", "none", "--storage-driver", "vfs"]  # fmt: skip
     engine = Engine(base, ["--network", "none", "--log-driver", "k8s-file", *LIMITS])
     engine("import", str(archive), "box:latest")
     yield engine
     engine("rm", "--all", "--force", "--time", "0", check=False)
+
+
+@pytest.fixture(scope="session")
+def podman(wherry: str, home: Path, archive: Path) -> Iterator[Engine]:
+    yield from podman_with("cgroupfs", wherry, home, archive)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from harness.runtime import wait_until
 
-from .conftest import LIMITS, Engine, need
+from .conftest import Engine, need, podman_with
 
 pytestmark = [pytest.mark.requires("root", "systemd", "cgroup-v2"), pytest.mark.v2, pytest.mark.ours]
 
@@ -25,13 +25,7 @@ def is_gone(unit: str) -> bool:
 
 @pytest.fixture(scope="module")
 def podman_systemd(wherry: str, home: Path, archive: Path) -> Iterator[Engine]:
-    need("podman", "conmon")
-    base = ["podman", "--root", f"{home}/podman-s", "--runroot", f"{home}/podman-s-run", "--tmpdir", f"{home}/podman-s-tmp", "--runtime", wherry,
-            "--cgroup-manager", "systemd", "--events-backend", "none", "--storage-driver", "vfs"]  # fmt: skip
-    engine = Engine(base, ["--network", "none", "--log-driver", "k8s-file", *LIMITS])
-    engine("import", str(archive), "box:latest")
-    yield engine
-    engine("rm", "--all", "--force", "--time", "0", check=False)
+    yield from podman_with("systemd", wherry, home, archive)
 
 
 def test_podman(podman_systemd: Engine) -> None:

@@ -142,6 +142,19 @@ def probe(session_directory: Path) -> Path | None:
 
 
 @pytest.fixture
+def other(request: pytest.FixtureRequest, place: Path, session_directory: Path) -> Iterator[Runtime]:
+    """Another runtime of this machine, with a private --root."""
+    command = shutil.which(request.param, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    if not command:
+        pytest.skip(f"requires {request.param}: not on this machine")
+    runtime = Runtime(command, place / "other", f"{session_directory.name}-{place.name}-o")
+    census = Census(runtime.tag, [runtime.root])
+    yield runtime
+    runtime.clean_up()
+    assert not census.leftovers()
+
+
+@pytest.fixture
 def place(session_directory: Path) -> Iterator[Path]:
     """A directory of this test's own."""
     path = session_directory / uuid.uuid4().hex[:8]

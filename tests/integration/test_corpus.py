@@ -2,7 +2,6 @@
 """What engines write (tests/corpus): every configuration runs, and what is seen of its container is what is seen of one of another runtime."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +14,6 @@ from corpus import load, names
 from corpus.adapt import adapt, grantable
 from corpus.generate import generate
 from harness.bundle import Bundle
-from harness.census import Census
 from harness.console import Receiver
 from harness.difference import difference, normal, refused, unknown
 from harness.observe import observe, observe_exec, observe_on_terminal
@@ -65,19 +63,6 @@ def comparable(bundle: Bundle) -> Bundle:
     bundle.process["terminal"] = False
     grantable(bundle.process)
     return bundle
-
-
-@pytest.fixture
-def other(request: pytest.FixtureRequest, place: Path, session_directory: Path) -> Iterator[Runtime]:
-    """Another runtime of this machine, with a private --root."""
-    command = shutil.which(request.param, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    if not command:
-        pytest.skip(f"requires {request.param}: not on this machine")
-    runtime = Runtime(command, place / "other", f"{session_directory.name}-{place.name}-o")
-    census = Census(runtime.tag, [runtime.root])
-    yield runtime
-    runtime.clean_up()
-    assert not census.leftovers()
 
 
 # One of each engine, and what the comparison leaves out: terminals, and more capabilities than the caller may have.

@@ -3,15 +3,13 @@
 
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.bundle import Bundle
-from harness.census import Census
 from harness.difference import difference, mounts, normal, unknown
 from harness.requirements import SECCOMP_PROFILE, cgroup_mode
 from harness.runtime import Runtime
@@ -119,19 +117,6 @@ CONFIGURATIONS: list[Callable[[Bundle, Path], None]] = [plain, engine, user_name
 
 
 # ---- the comparison
-
-
-@pytest.fixture
-def other(request: pytest.FixtureRequest, place: Path, session_directory: Path) -> Iterator[Runtime]:
-    """Another runtime of this machine, with a private --root."""
-    command = shutil.which(request.param, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    if not command:
-        pytest.skip(f"requires {request.param}: not on this machine")
-    runtime = Runtime(command, place / "other", f"{session_directory.name}-{place.name}-o")
-    census = Census(runtime.tag, [runtime.root])
-    yield runtime
-    runtime.clean_up()
-    assert not census.leftovers()
 
 
 @pytest.mark.parametrize("other", ["runc", "crun"], indirect=True)

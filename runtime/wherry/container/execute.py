@@ -227,9 +227,7 @@ def _move_below(cgroups: list[Cgroup], given: str) -> None:
 
 def _has_keyring(container: Container) -> bool:
     """Whether its create made one (--no-new-keyring): its plan says so."""
-    descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
-    with open(descriptor, "rb") as file:
-        plan = file.read()
+    plan = container.kept("plan")
     count, at = HEADER.unpack_from(plan)[6:8]
     for _ in range(count):
         code, size = unpack_from("<HxxI", plan, at)

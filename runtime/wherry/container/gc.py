@@ -167,10 +167,8 @@ def remove_without_record(root: str, id: str) -> "list[str]":
 def _state_file(container: Container) -> "dict[str, Any]":
     """What create wrote for those who cannot read the record; {} where it did not come so far."""
     try:
-        descriptor = posix.open("state.json", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
-        with open(descriptor, "rb") as file:
-            document: "dict[str, Any]" = json.load(file)
-            return document
+        document: "dict[str, Any]" = json.loads(container.kept("state.json"))
+        return document
     except (OSError, ValueError):
         return {}
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 def config_copy(container: Container) -> bytes:
     """config.json as it was when the container was created."""
-    descriptor = posix.open("config.json", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
-    with open(descriptor, "rb") as file:
-        return file.read()
+    return container.kept("config.json")
 
 
 def hooks_of(container: Container, kind: str) -> "list[Hook]":

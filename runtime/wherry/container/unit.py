@@ -246,9 +246,7 @@ def _has_vanished(container: Container) -> bool:
     """A scope ends with its last process, and systemd takes the cgroup away when it has. Nobody has to be asked then, unless it keeps failed ones."""
     if any(posix.access(path, posix.F_OK) for path in _cgroups(container)):
         return False
-    descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
-    with open(descriptor, "rb") as file:
-        made = Made(file.read(), container.id)
+    made = Made(container.kept("plan"), container.id)
     return not made.is_slice and ("CollectMode", "s", "inactive-or-failed") in made.properties
 
 

@@ -253,14 +253,7 @@ def raise_told_start(container: Container, setting: Setting) -> None:
 def start_failed(container: Container, failure: Failure, setting: Setting) -> WherryError:
     """The error of a start whose program could not be executed. Init is gone by now, and the container has stopped; where a
     startContainer hook failed it is removed, as the specification has it."""
-    error = explain(failure, _kept_plan(container), setting)
+    error = explain(failure, container.kept("plan"), setting)
     if isinstance(error, HookError):
         end(container, error)
     return error
-
-
-def _kept_plan(container: Container) -> bytes:
-    """The plan that the container was made from, as the state directory keeps it."""
-    descriptor = posix.open("plan", posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=container.directory)
-    with open(descriptor, "rb") as file:
-        return file.read()
