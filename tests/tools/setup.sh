@@ -41,8 +41,9 @@ if [[ $mode != rebuild ]]; then
   command -v ninja >/dev/null || build+=(ninja)
   tools=()
   if [[ $mode == all || $mode == test ]]; then tools=(pytest pytest-timeout hypothesis); fi
-  if [[ $mode == all ]]; then tools+=(uv ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi); fi
-  pip install "${build[@]}" grpcio protobuf jeepney jsonschema pyseccomp rich "${tools[@]}"
+  if [[ $mode == all ]]; then tools+=(uv ruff mypy import-linter types-jsonschema types-protobuf types-grpcio types-cffi grpcio-tools==1.85.1); fi
+  pip install "${build[@]}" click googleapis-common-protos "grpcio>=1.85.1" grpcio-health-checking grpcio-reflection grpcio-status \
+    jeepney jsonschema prometheus-client "protobuf>=7.35.1" pyseccomp rich "${tools[@]}"
 fi
 mkdir -p build
 exec 9>build/.lock # one build at a time in one build directory
