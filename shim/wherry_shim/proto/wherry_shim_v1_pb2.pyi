@@ -519,21 +519,29 @@ class Size(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class ProcessOutput(_message.Message):
-    __slots__ = ("started", "output", "exit")
+    __slots__ = ("started", "output", "exit", "stdin_offset")
     class Started(_message.Message):
-        __slots__ = ("exec_id", "pid")
+        __slots__ = ("exec_id", "pid", "stdout_offset", "stderr_offset", "stdin_offset")
         EXEC_ID_FIELD_NUMBER: _ClassVar[int]
         PID_FIELD_NUMBER: _ClassVar[int]
+        STDOUT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        STDERR_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        STDIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
         exec_id: str
         pid: int
-        def __init__(self, exec_id: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+        stdout_offset: int
+        stderr_offset: int
+        stdin_offset: int
+        def __init__(self, exec_id: _Optional[str] = ..., pid: _Optional[int] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ..., stdin_offset: _Optional[int] = ...) -> None: ...
     STARTED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]
+    STDIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
     started: ProcessOutput.Started
     output: Output
     exit: Exit
-    def __init__(self, started: _Optional[_Union[ProcessOutput.Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
+    stdin_offset: int
+    def __init__(self, started: _Optional[_Union[ProcessOutput.Started, _Mapping]] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., stdin_offset: _Optional[int] = ...) -> None: ...
 
 class DeleteExecRequest(_message.Message):
     __slots__ = ("id", "exec_id")

@@ -235,7 +235,8 @@ class ShimServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Subscribe(self, request, context):
-        """read. First what is kept behind the cursor, then what happens. A subscriber that does not read is cut off with RESOURCE_EXHAUSTED and comes back with its cursor.
+        """read. First what is kept behind the cursor, then what happens. The initial metadata comes as soon as the subscription holds; `wherry-cursor` in it is where it
+        begins, for who is cut off before the first event. A subscriber that does not read is cut off with RESOURCE_EXHAUSTED and comes back with its cursor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
