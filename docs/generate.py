@@ -46,8 +46,8 @@ An error is one line: the place, what is wrong, and what can be done about it.
 A place in config.json is a JSON pointer (RFC 6901): `/mounts/3` is the fourth mount. Every error has a **code** that is stable: it
 is never renamed and never gets another meaning. `--log-format json` writes it as `code`, `wherry validate --format json` lists it
 with each finding, and in the library it is `error.code`. The exit code of a command that failed is the one below, and 255 for
-`exec`; `run` and an attached `exec` that got as far as the program end with the program's own. Over an RPC the error becomes the
-status in the last column (the numbers are those of gRPC, which ttrpc shares).
+`exec`; `run` and an attached `exec` that got as far as the program end with the program's own, and one that `exec --timeout` has ended
+with 124. Over an RPC the error becomes the status in the last column (the numbers are those of gRPC, which ttrpc shares).
 """
 
 TEXTS = """\

@@ -242,6 +242,8 @@ int op_program(struct wherry_machine *m, const struct wherry_op_program *op)
 	result = find_program(m, wherry_text(&m->code, op->path));
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_LOOKUP, -result);
+	if (op->flags & WHERRY_PROGRAM_ADOPTS)
+		prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* execve keeps it; no child has it */
 	m->home[0] = 0;
 	if (op->flags & WHERRY_PROGRAM_FILL_HOME)
 		fill_home(m, op->uid);

@@ -2,18 +2,24 @@
 //
 // Beside an attached run: no interpreter, one epoll-free loop over a signalfd, init's pidfd and, with a terminal, the pty. Ends with init's
 // status, after it has removed the container as `delete` would.
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "wherry/front.h"
 #include "wherry/sys.h"
 
-enum { MAX_PREFIX = 8 };
+enum {
+	MAX_PREFIX = 8,
+	MAX_VARIABLES = 4096,
+	KILL_WAIT_MS = 10000, // what a v1 freezer holds does not end; who waits for it is let go all the same
+};
 
 struct attention {
 	struct host_container container;
@@ -23,6 +29,8 @@ struct attention {
 	struct termios before;
 	bool raw;
 	pid_t init;
+	int64_t deadline; // CLOCK_MONOTONIC in ms, 0 = none
+	bool late;        // it has passed, and all has been killed
 };
 
 // Signals that a terminal stop or a fault of our own raises are ours; all else is the container's.
@@ -126,6 +134,32 @@ static bool on_signal(struct attention *a, int *status)
 	return false;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+// How long poll may wait; 0 at the deadline.
+static int left(const struct attention *a)
+{
+	int64_t ms = a->deadline - now_ms();
+
+	return !a->deadline ? -1 : ms < 0 ? 0 : ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+static void end_late(struct attention *a)
+{
+	int pidfd = sys_pidfd_open(a->init, 0); // our child, and not reaped yet
+
+	host_kill_tree(a->init, pidfd);
+	wherry_close(&pidfd);
+	a->late = true;
+	a->deadline = now_ms() + KILL_WAIT_MS;
+}
+
 static int serve(struct attention *a)
 {
 	int status = -1;
@@ -137,7 +171,13 @@ static int serve(struct attention *a)
 			{a->input && a->master >= 0 ? STDIN_FILENO : -1, POLLIN, 0},
 		};
 
-		if (poll(polled, 3, -1) < 0 && errno != EINTR)
+		if (!left(a)) {
+			if (a->late)
+				break;
+			end_late(a);
+			continue;
+		}
+		if (poll(polled, 3, left(a)) < 0 && errno != EINTR)
 			return 1;
 		if (polled[1].revents && !copy(a->master, STDOUT_FILENO))
 			wherry_close(&a->master);
@@ -189,6 +229,23 @@ static void remove_container(struct attention *a)
 		remove_by_python(a->front);
 }
 
+// Python says what has happened: the whole of its command line is there. It is told by a variable.
+static int become_late(struct attention *a)
+{
+	static const char *variables[MAX_VARIABLES];
+	sigset_t none;
+	size_t count = 0;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	wherry_close(&a->master);
+	for (char **e = environ; *e && count < MAX_VARIABLES - 2; e++)
+		variables[count++] = *e;
+	variables[count] = "WHERRY_LATE=1";
+	execve(a->front->python[0], (char *const *)a->front->python, (char *const *)variables);
+	return 1;
+}
+
 int attend(const struct front *f, int master)
 {
 	static struct attention a;
@@ -196,6 +253,7 @@ int attend(const struct front *f, int master)
 	int status;
 
 	a.front = f;
+	a.deadline = f->deadline;
 	a.master = master;
 	a.input = true;
 	forwarded(&set);
@@ -209,12 +267,12 @@ int attend(const struct front *f, int master)
 	status = serve(&a);
 	terminal_end(&a);
 	remove_container(&a);
-	return status;
+	return a.late ? become_late(&a) : status;
 }
 
-static int number(const char *digits)
+static int64_t number(const char *digits)
 {
-	int value = 0;
+	int64_t value = 0;
 
 	while (*digits >= '0' && *digits <= '9')
 		value = value * 10 + *digits++ - '0';
@@ -222,7 +280,8 @@ static int number(const char *digits)
 }
 
 // wherry-attend ROOT ID LETTERS MASTER PYTHON...: Python has created and started, and becomes this. Letters: k = keep the container,
-// s = be a subreaper, x = an exec (ID is the number of its process, our child), - = neither. The rest of the words start Python's command line.
+// s = be a subreaper, x = an exec (ID is the number of its process, our child), - = neither. The rest of the words start Python's command line;
+// with tMILLISECONDS, the moment of CLOCK_MONOTONIC at which an exec is killed, they are the whole of it.
 int attend_main(int argc, char **argv)
 {
 	static struct front f;
@@ -236,9 +295,11 @@ int attend_main(int argc, char **argv)
 	if (strchr(argv[3], 's') && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 		return 1;
 	if (strchr(argv[3], 'x'))
-		f.process = number(f.id);
+		f.process = (pid_t)number(f.id);
+	if (strchr(argv[3], 't'))
+		f.deadline = number(strchr(argv[3], 't') + 1);
 	if (argv[4][0] != '-')
-		master = number(argv[4]);
+		master = (int)number(argv[4]);
 	f.python = (const char *const *)(argv + 5);
 	return attend(&f, master);
 }

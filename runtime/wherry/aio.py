@@ -104,7 +104,7 @@ class Container:
 
     async def exec(self, args: Sequence[str], *, timeout: float | None = None, **choices: Any) -> Completed:
         """As wherry.Container.exec. A task that is cancelled kills the process."""
-        running = await _whole(lambda: Running.begin(self.root, self.id, args, **choices), Running.close)
+        running = await _whole(lambda: Running.begin(self.root, self.id, args, adopts=timeout is not None, **choices), Running.close)
         try:
             await asyncio.wait_for(_readable(running.pidfd), timeout)
             return running.completed()

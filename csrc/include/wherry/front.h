@@ -21,6 +21,7 @@ struct front {
 	uint32_t options;         /* WHERRY_OPTION_*: what is part of a plan's key */
 	bool force, detach, keep, no_subreaper;
 	pid_t process;            /* attend: of an exec, which has no container to remove; 0 = a run */
+	int64_t deadline;         /* attend: when an exec is killed, in ms of CLOCK_MONOTONIC; 0 = never */
 	const char *const *python; /* attend: how Python's command line is started, NULL = by front_python() */
 	char root_buffer[WHERRY_MAX_PATH];
 };

@@ -123,6 +123,8 @@ int cgroup_remove(const char *path, uint32_t mount_length, uint32_t depth); /* r
 int host_facts_key(char out[65]);
 
 /* process.c */
+/* SIGKILL to the process and to all that descends from it; 0, or what was in the way of the latter (tree.c). */
+int host_kill_tree(pid_t pid, int pidfd);
 int host_start_time(pid_t pid, uint64_t *start_time); /* field 22 of /proc/PID/stat; -ESRCH when there is none or it is a zombie */
 
 /* sha256.c */

@@ -635,6 +635,7 @@ struct wherry_op_capabilities {
 
 enum wherry_program_flags {
 	WHERRY_PROGRAM_FILL_HOME = 1 << 0, /* HOME absent or empty: from the container's /etc/passwd, else "/" */
+	WHERRY_PROGRAM_ADOPTS = 1 << 1,    /* a subreaper: whatever it starts stays below it, and can be ended with it (exec --timeout) */
 };
 
 struct wherry_op_program {

@@ -122,7 +122,7 @@ class Container:
 
     def exec(self, args: Sequence[str], **choices: Any) -> Completed:
         """Runs one more process in it and waits for its end. Choices: env, cwd, user (a number, or one and its group), input, capture, timeout
-        (then it is killed, and DeadlineError raised)."""
+        (then it is killed with all that it has started, and DeadlineError raised)."""
         from wherry.api.running import exec_in
 
         return exec_in(self.root, self.id, args, **choices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from wherry.api.runner import Completed, Files
@@ -16,8 +17,8 @@ from wherry.kernel import native
 class Running:
     """One more process in a container, until its end is known. Whoever lets go of it earlier kills it."""
 
-    def __init__(self, id: str, name: str, files: Files, pidfd: int) -> None:
-        self.id, self.name, self.pidfd = id, name, pidfd
+    def __init__(self, id: str, name: str, files: Files, pid: int, pidfd: int) -> None:
+        self.id, self.name, self.pid, self.pidfd = id, name, pid, pidfd
         self._files, self._reaped = files, False
 
     @classmethod
@@ -32,9 +33,11 @@ class Running:
         user: int | tuple[int, int] | None = None,
         input: bytes = b"",
         capture: bool = True,
+        adopts: bool = False,
     ) -> Running:
-        """See Container.exec."""
+        """See Container.exec. adopts: the process gets what its descendants leave, and all of them are killed with it."""
         options = ExecOptions(root, id, list(args))
+        options.adopts = adopts
         options.env = [f"{name}={value}" for name, value in (env or {}).items()]
         options.cwd = cwd
         if user is not None:
@@ -43,7 +46,7 @@ class Running:
         try:
             options.stdio = files.stdio
             create = execute(options)
-            running = cls(id, args[0], files, create.take_pidfd())
+            running = cls(id, args[0], files, create.pid, create.take_pidfd())
             create.close()
             return running
         except BaseException:
@@ -57,14 +60,15 @@ class Running:
         return Completed(code, self._files.out(), self._files.err())
 
     def given_up(self, timeout: float | None) -> DeadlineError:
-        """Kills it."""
+        """Kills it, and what it has started."""
         self._kill()
         message = f'"{self.name}" did not end within {timeout} s'
         return DeadlineError(message, id=self.id, out=self._files.out(), err=self._files.err())
 
     def _kill(self) -> None:
         if not self._reaped:
-            native.pidfd_signal(self.pidfd, 9)
+            with suppress(OSError):  # whoever cannot be found: the process itself is killed in any case
+                native.kill_tree(self.pid, self.pidfd)
             native.pidfd_reap(self.pidfd)
             self._reaped = True
 
@@ -84,7 +88,7 @@ class Running:
 
 def exec_in(root: str, id: str, args: Sequence[str], *, timeout: float | None = None, **choices: Any) -> Completed:
     """See Container.exec."""
-    with Running.begin(root, id, args, **choices) as running:
+    with Running.begin(root, id, args, adopts=timeout is not None, **choices) as running:
         if not native.pidfd_wait(running.pidfd, -1 if timeout is None else max(0, round(timeout * 1000))):
             raise running.given_up(timeout)
         return running.completed()

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """wherry exec ID COMMAND [ARGUMENT...]"""
 
+import posix
 import sys
 
 from wherry.cli import Call
-from wherry.cli.arguments import BOOL, MANY, NUMBER, TEXT
+from wherry.cli.arguments import BOOL, MANY, NUMBER, TEXT, Values
 from wherry.cli.create import traced
 from wherry.container.execute import ExecOptions, execute
 from wherry.container.options import absolute
 from wherry.container.run import become_attendant, hold_signals
-from wherry.errors import UsageError, WherryError
+from wherry.errors import DeadlineError, UsageError, WherryError
 
 FLAGS: dict[str, int | str] = {
     "process": TEXT,
@@ -36,13 +37,18 @@ FLAGS: dict[str, int | str] = {
     "pidfd-socket": TEXT,
     "pid-file": TEXT,
     "preserve-fds": NUMBER,
+    "timeout": TEXT,
     "trace": TEXT,
 }
 FLAGS_FIRST = True
 """What stands behind the ID is the command's."""
 
 OWN_FAILURE = 255
+TIMED_OUT = 124
+"""timeout(1)'s: no signal ends a process with it."""
+
 _IDS = 1 << 32
+_LONGEST = 1e9
 
 
 def run(call: Call) -> int:
@@ -51,6 +57,9 @@ def run(call: Call) -> int:
         from wherry.cli.help import wrong_number
 
         raise wrong_number("exec", 0, 1)
+    if b"WHERRY_LATE" in posix.environ and call.flags.given("timeout"):
+        text = f"the process did not end within {call.flags.text('timeout')} s, and was killed with all that it had started"
+        raise DeadlineError(text, exit_code=TIMED_OUT)
     try:
         return _exec(call)
     except (WherryError, OSError) as error:
@@ -65,6 +74,8 @@ def run(call: Call) -> int:
 def _exec(call: Call) -> int:
     options = options_of(call)
     options.attached = not call.flags.on("detach")
+    timeout = _timeout(call.flags)
+    options.adopts = timeout is not None
     options.moves = True
     if options.attached:
         hold_signals()
@@ -74,8 +85,24 @@ def _exec(call: Call) -> int:
     create.close()
     if options.attached:
         sys.stdout.flush()
-        become_attendant(options.root, str(pid), "x", master)
+        become_attendant(options.root, str(pid), "x", master, timeout)
     return 0
+
+
+def _timeout(flags: "Values") -> "float | None":
+    text = flags.text("timeout")
+    if text is None:
+        return None
+    if flags.on("detach"):
+        remedy = "nobody waits then: leave one of the two out, or run timeout(1) in the container"
+        raise UsageError("flag -timeout cannot be used with -detach", remedy=remedy)
+    try:
+        seconds = float(text) if text.isascii() else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST:
+        raise UsageError(f'invalid value "{text}" for flag -timeout: seconds, such as 1.5, more than 0')
+    return seconds
 
 
 def options_of(call: Call) -> ExecOptions:

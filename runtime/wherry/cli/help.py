@@ -144,6 +144,7 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
     "no-pivot": ("", "no pivot_root: for a root filesystem on a ramdisk"),
     "no-new-keyring": ("", "keep the caller's session keyring"),
     "preserve-fds": ("N", "pass N more descriptors, from 3 on"),
+    "timeout": ("SECONDS", "then kill the process and all that it has started, and exit with 124; such as 1.5"),
     "trace": ("FILE", "write when each step ran, for chrome://tracing and ui.perfetto.dev"),
     "detach": ("", "return once the program executes"),
     "keep": ("", "do not delete the container at its end"),

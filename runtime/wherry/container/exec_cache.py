@@ -34,7 +34,7 @@ def remember(container: Container, config: "dict[str, Any]", options: ExecOption
 def asked(options: ExecOptions) -> bytes | None:
     """What names the plan: the process.json, or the command line, written as csrc/program/exec.c does. None: not the front's."""
     others = (options.capabilities, options.groups, options.no_new_privileges, options.label, options.apparmor, options.cgroups)
-    if any(others) or options.preserve_fds or options.ignore_paused or options.rootless is not None or listen_environment():
+    if any(others) or options.adopts or options.preserve_fds or options.ignore_paused or options.rootless is not None or listen_environment():
         return None
     if options.process is not None:
         return None if options.args or options.cwd or options.env or options.uid is not None else options.process

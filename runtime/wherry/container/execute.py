@@ -58,6 +58,7 @@ class ExecOptions(Traced):
         self.stdio = (-1, -1, -1)
         self.rootless: bool | None = None
         self.bundle = ""
+        self.adopts = False  # the program gets what its descendants leave, so that all of them can be ended with it
         self.verb = "exec"
         self.moves = False  # our own process may change its cgroup, where systemd wants it: it is there for this exec alone
 
@@ -285,6 +286,7 @@ def compile_plan(config: "dict[str, Any]", process: "dict[str, Any]", target: Ta
     facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
     filters = lambda section: _filter(section, options.root)  # noqa: E731
     choices = Options(rootless=options.rootless, environment=listen_environment(), seccomp=filters)
+    choices.adopts = options.adopts
     options.phase("compile")
     return compile(config, process, target, facts, choices)
 

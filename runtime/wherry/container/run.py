@@ -17,6 +17,7 @@ from _signal import (  # type: ignore[import-not-found]
     pthread_sigmask,
     valid_signals,
 )
+from time import monotonic
 
 from wherry.container.create import check_terminal, launch, prepare
 from wherry.container.lifecycle import delete, start
@@ -88,9 +89,13 @@ def _attend(options: "CreateOptions", keep: bool, subreaper: bool, master: int) 
     become_attendant(options.root, options.id, ("k" if keep else "") + ("s" if subreaper else ""), master)
 
 
-def become_attendant(root: str, id: str, letters: str, master: int) -> None:
-    """For an exec the letter is x, and the id is the number of its process."""
+def become_attendant(root: str, id: str, letters: str, master: int, timeout: "float | None" = None) -> None:
+    """For an exec the letter is x, and the id is the number of its process. After `timeout` seconds that is killed, and this command line told of
+    it by WHERRY_LATE in its environment."""
     python = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]]
+    if timeout is not None:
+        python = [sys.executable, *sys.orig_argv[1:]]
+        letters += f"t{max(1, round((monotonic() + timeout) * 1000))}"
     if master >= 0:
         posix.set_inheritable(master, True)
     words = [root, id, letters or "-", str(master) if master >= 0 else "-"]

@@ -86,7 +86,8 @@ class Create:
 
     When begin or finish raises, all that was done has been undone. stdio: descriptors for the container, -1 = our own. extra: journal
     entries of what the caller itself will make: (WHERRY_JOURNAL_RESCTRL | WHERRY_JOURNAL_UNIT, path or name), see mark(). trace: a memfd of
-    zeros and its mapping, where all executors leave a struct wherry_span for each step of the plan.
+    zeros and its mapping, where all executors leave a struct wherry_span for each step of the plan. console_as_is: who reads the master shows
+    its bytes on no terminal of its own.
     """
 
     __slots__ = ("_create", "_keep", "_request", "plan")
@@ -108,6 +109,7 @@ class Create:
         deadline_ms: "int" = 0,
         extra: "Sequence[tuple[int, str]]" = (),
         trace: "tuple[int, mmap] | None" = None,
+        console_as_is: "bool" = False,
     ) -> "None":
         self._keep: list[object] = []  # C borrows what stands here until close()
         self._create: CData = None
@@ -124,7 +126,7 @@ class Create:
         if pidfd_socket is not None:
             request.pidfd_socket = self._string(pidfd_socket)
         request.preserve_fds, request.stdio, request.deadline_ms = preserve_fds, stdio, deadline_ms
-        request.program = program_fd()
+        request.program, request.console_as_is = program_fd(), console_as_is
         if extra:
             entries = ffi.new("struct host_extra[]", [(kind, self._string(name)) for kind, name in extra])
             self._keep.append(entries)
@@ -536,6 +538,11 @@ def pidfd_reap(pidfd: "int") -> "int":
 
 def pidfd_signal(pidfd: "int", number: "int") -> "None":
     _check(lib.native_pidfd_signal(pidfd, number))
+
+
+def kill_tree(pid: "int", pidfd: "int") -> "None":
+    """SIGKILL to the process and to all that descends from it."""
+    _check(lib.host_kill_tree(pid, pidfd))
 
 
 def subreaper() -> "None":

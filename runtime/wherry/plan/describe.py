@@ -483,8 +483,9 @@ def _identity(f: Fields) -> str:
 
 def _program(f: Fields) -> str:
     home = f"; HOME of uid {f['uid']} from /etc/passwd" if f["flags"] & constants.WHERRY_PROGRAM_FILL_HOME else ""
+    adopts = "; adopts what its descendants leave" if f["flags"] & constants.WHERRY_PROGRAM_ADOPTS else ""
     vectors = f"arguments {_quoted_all(f['arguments'])}; environment {_quoted_all(f['environment'])}"
-    return f"look up {_quoted(f['arguments'][0])} in {_quoted(f['path'])}; {vectors}{home}"
+    return f"look up {_quoted(f['arguments'][0])} in {_quoted(f['path'])}; {vectors}{home}{adopts}"
 
 
 def _publish(f: Fields) -> str:

@@ -17,11 +17,13 @@ class Options:
     seccomp(section) -> (struct sock_filter[], SECCOMP_FILTER_FLAG_*): compiles linux.seccomp, so that this floor stays pure.
     bundle: None = a slot of the plan, filled in when it is executed; a path is written into the plan (`wherry plan` shows it).
     cgroup_manager: "cgroupfs", "systemd", or "disabled" = the container stays in the caller's cgroups, and has no limits.
+    adopts: an exec's program gets what its descendants leave, as a subreaper does.
     environment: entries that are added to process.env (LISTEN_FDS and the like). With any, the plan is not for the cache.
     warnings: what is left out on purpose (an unknown capability, ...) is appended here, one text each.
     """
 
     __slots__ = (
+        "adopts",
         "attached_terminal",
         "build_id",
         "bundle",
@@ -49,6 +51,7 @@ class Options:
         seccomp: "Callable[[dict[str, Any]], tuple[bytes, int]]" = _no_seccomp,
         build_id: bytes = b"",
     ) -> None:
+        self.adopts = False
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.preserve_fds = preserve_fds

@@ -114,6 +114,8 @@ def program(job: "Job", process: "Process") -> None:
     """It is looked up now, so that a missing program fails the create."""
     variables, path, fill_home = environment(job, process)
     flags = constants.WHERRY_PROGRAM_FILL_HOME if fill_home else 0
+    if job.options.adopts:
+        flags |= constants.WHERRY_PROGRAM_ADOPTS
     job.b.program(process["args"], variables, path, process["user"].get("uid", 0), flags, "/process/args")
 
 
