@@ -4,15 +4,21 @@
 import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.bundle import make_rootfs
 from harness.census import Census, cgroup_mounts
 
+from .daemon import Daemon, nothing_left, wait_until
 from .driver import Server
 
 
@@ -56,3 +62,35 @@ def no_parents_of_engines() -> Iterator[None]:
             for directory, _, _ in os.walk(path, topdown=False):
                 with contextlib.suppress(OSError):  # in use by somebody else
                     os.rmdir(directory)
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    if not shutil.which("containerd") or not shutil.which("ctr"):
+        pytest.skip("SKIPPED, LOUDLY: no containerd on this machine")
+    place = Path(tempfile.mkdtemp(prefix="wherry-shim-", dir="/var/tmp"))
+    rootfs = place / "images/box/rootfs"
+    rootfs.mkdir(parents=True)
+    one = Daemon(place, make_rootfs(rootfs, None))
+    try:
+        one.start()
+        yield one
+        wait_until(lambda: not one.left(), f"an end of {one.left()}")
+    finally:
+        one.stop()
+        for line in one.left():
+            os.kill(int(line.split()[0]), signal.SIGKILL)
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(place) in line]
+        if mounts:
+            subprocess.run(["umount", "-R", "-l", *mounts], capture_output=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def name(daemon: Daemon) -> Iterator[str]:
+    one = f"w{uuid.uuid4().hex[:10]}"
+    yield one
+    if daemon.process is None or daemon.process.poll() is not None:
+        daemon.start()
+    daemon.remove(one)
+    nothing_left(daemon, one)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.census import cgroups_with
+
 from .shims import BINARY, alive
 
 RUNTIME = "io.containerd.wherry.v2"
@@ -105,3 +107,11 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
         time.sleep(0.05)
+
+
+def nothing_left(daemon: Daemon, name: str) -> None:
+    wait_until(lambda: not [line for line in daemon.left() if re.search(rf"\b{name}\b", line)], f"processes of {name} end")
+    assert not daemon.bundle(name).exists()
+    assert not Path(f"/run/containerd/wherry/default/{name}").exists()
+    assert not cgroups_with(name)
+    assert name not in Path("/proc/self/mounts").read_text()

@@ -5,66 +5,19 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.bundle import make_rootfs
-from harness.census import cgroups_with
-
-from .daemon import Daemon, wait_until
+from .daemon import Daemon, nothing_left, wait_until
 from .shims import alive, wait_for_end
 
 pytestmark = pytest.mark.requires("root")
 LIFE = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    if not shutil.which("containerd") or not shutil.which("ctr"):
-        pytest.skip("SKIPPED, LOUDLY: no containerd on this machine")
-    place = Path(tempfile.mkdtemp(prefix="wherry-shim-", dir="/var/tmp"))
-    rootfs = place / "images/box/rootfs"
-    rootfs.mkdir(parents=True)
-    one = Daemon(place, make_rootfs(rootfs, None))
-    try:
-        one.start()
-        yield one
-        wait_until(lambda: not one.left(), f"an end of {one.left()}")
-    finally:
-        one.stop()
-        for line in one.left():
-            os.kill(int(line.split()[0]), signal.SIGKILL)
-        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(place) in line]
-        if mounts:
-            subprocess.run(["umount", "-R", "-l", *mounts], capture_output=True)
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.fixture
-def name(daemon: Daemon) -> Iterator[str]:
-    one = f"w{uuid.uuid4().hex[:10]}"
-    yield one
-    if daemon.process is None or daemon.process.poll() is not None:
-        daemon.start()
-    daemon.remove(one)
-    nothing_left(daemon, one)
-
-
-def nothing_left(daemon: Daemon, name: str) -> None:
-    wait_until(lambda: not [line for line in daemon.left() if re.search(rf"\b{name}\b", line)], f"processes of {name} end")
-    assert not daemon.bundle(name).exists()
-    assert not Path(f"/run/containerd/wherry/default/{name}").exists()
-    assert not cgroups_with(name)
-    assert name not in Path("/proc/self/mounts").read_text()
 
 
 def test_output_and_exit_code(daemon: Daemon, name: str) -> None:
