@@ -84,6 +84,24 @@ KNOWN = [
     ("crun", r'calls 4\d\d: "EPERM" -> "ENOSYS"', "system calls that are newer than the profile do not exist, as under runc: programs fall back on older ones"),
     ("both", r"limits cpu\.weight(\.nice)?: .*", "shares become a weight by the newer formula, which keeps 1024 shares at the default weight 100"),
     ("both", r"mount points: -masked #\d", "a path that is listed twice, or by two names, is hidden once"),
+    ("crun", r"dev core: only theirs", "/dev/core leads to /proc/kcore, where the host has one, as under runc"),
+    ("crun", r'process (pgid|sid): 0 -> "own"', "a process that exec starts leads a session of its own, as under runc"),
+    ("crun", r'keyring: "keyring;\d+;65534;\w+;_uid_ses.\d+" -> "keyring;0;0;\w+;_ses.ID"', "a process that exec starts gets the container's session keyring, as under runc"),
+    ("crun", r"mount points: \+/sys/fs/cgroup/unified( #2)?", "on a hybrid host the container sees its cgroup in the v2 tree too"),
+    (
+        "crun",
+        r'mounts /sys/fs/cgroup( #2)? (source: "cgroup" -> "tmpfs"|super: -size=1024k \+mode=755|options: -rw \+ro)',
+        "the directory of the hierarchies is a tmpfs as under runc, and `ro` holds for it as for them",
+    ),
+    ("crun", r'mounts /sys/fs/cgroup/\w+ source: "/sys/fs/cgroup/\w+" -> "cgroup"', "the source of a cgroup mount is a word without a meaning"),
+    ("crun", r"mount points: -/sys/fs/cgroup/(hugetlb|net_cls|net_prio)", "a hierarchy that the host has not mounted is not shown, as under runc"),
+    (
+        "crun",
+        r'mount points: \+/sys/fs/cgroup/systemd #2|mounts /sys/fs/cgroup/systemd (options: -rw \+nodev \+noexec \+nosuid \+ro|root: "/" -> "/CGROUP")',
+        "a hierarchy that has a mount of its own in the configuration gets that one above its usual one, as under runc",
+    ),
+    ("crun", r'oom_score_adj: "0" -> "\d+"', "a process that exec starts gets the score that it asks for, as under runc"),
+    ("crun", r'limits memory memory.soft_limit_in_bytes: "0" -> "\d{19}"', "a reservation of 0 is none, as under runc"),
     ("crun", r"mount points: -/etc/group #2", "crun hides paths before it makes others read-only, and so hides /etc/group twice"),
 ]
 
@@ -91,6 +109,14 @@ KNOWN = [
 # What we refuse and another runtime does not, and why: (runtime, our words, reason).
 REFUSED = [
     ("crun", "a flag that the host's mount has locked cannot be cleared", "in a user namespace, options that contradict the host's mount are an error, as under runc"),
+]
+
+
+# What another runtime cannot do and we can: (runtime, its words, reason).
+UNABLE = [
+    ("crun", "writing file `pids.max`: Invalid argument", "of cgroup v1: no limit is the word `max`, as under runc"),
+    ("crun", "writing file `cpu.cfs_quota_us`: Numerical result out of range", "of cgroup v1: -1 is no quota, as under runc"),
+    ("crun", "writing file `devices.allow`: Invalid argument", "of cgroup v1: the device number -1 means any, as under runc"),
 ]
 
 
@@ -119,10 +145,18 @@ def mounts(lines: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def in_sight(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Without the host's hierarchies that came along with /sys, where others cover them."""
+    if "/sys/fs/cgroup #2" not in found:
+        return found
+    hidden = {place for place in found if place.startswith("/sys/fs/cgroup") and "#" not in place}
+    return {place.removesuffix(" #2") if place.startswith("/sys/fs/cgroup") else place: one for place, one in found.items() if place not in hidden}
+
+
 def normal(seen: dict[str, Any], container: str) -> dict[str, Any]:
     """Without what is another one in each container."""
     seen = copy.deepcopy(seen)
-    seen["mounts"] = mounts(seen["mounts"])
+    seen["mounts"] = in_sight(mounts(seen["mounts"]))
     seen["mount points"] = set(seen["mounts"])
     seen["namespaces"] = {kind: "host's" if number == os.stat(f"/proc/self/ns/{kind}").st_ino else "own" for kind, number in seen["namespaces"].items()}
     seen["fds"] = {str(one["fd"]): [one["cloexec"], kind_of(one["target"]), one["mode"], one["uid"]] for one in seen["fds"]}
@@ -173,3 +207,8 @@ def refused(theirs: dict[str, Any], ours: dict[str, Any], other: str) -> bool:
     if "refused" in ours:
         return "refused" in theirs or any(name == other and text in ours["refused"] for name, text, _ in REFUSED)
     return False
+
+
+def unable(words: str, other: str) -> bool:
+    """Whether another runtime refuses what it is known to be unable to do."""
+    return any(name == other and text in words for name, text, _ in UNABLE)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pytest plugin: fixtures for runtime and bundles, both ways of the front, requirements, a report that CI adds up."""
 
+import importlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from . import requirements
 from .bundle import Bundle, base_config
-from .census import Census
+from .census import Census, cgroups_with
 from .runtime import Runtime, become_subreaper
 
 WAYS = {"on": ["front"], "off": ["python"], "both": ["front", "python"]}
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--runtime", metavar="FILE", default=os.environ.get("WHERRY_TEST_RUNTIME"), help="another runtime (runc, crun) to check the tests on")
     group.addoption("--generated", type=int, default=25, metavar="N", help="so many generated configurations are compared with another runtime")
     group.addoption("--whole-corpus", action="store_true", help="compare all of tests/corpus on slow hosts, too")
+    group.addoption("--crun", action="store_true", help="compare with crun on a hybrid host, too: controllers of the v2 tree are v1 hierarchies meanwhile")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -129,6 +131,19 @@ def session_directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def crun_bed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A host that crun takes, for the rest of the session: in a mount namespace of its own, no controller is left in the v2 tree of a hybrid one."""
+    if not request.config.getoption("--crun"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "conformance"))
+        bed = importlib.import_module("bench_bed").bed
+    with bed():
+        yield
+
+
+@pytest.fixture(scope="session")
 def command(request: pytest.FixtureRequest) -> str:
     """The runtime under test: the wherry beside this interpreter, or --runtime."""
     return runtime_under_test(request.config)
@@ -142,8 +157,10 @@ def probe(session_directory: Path) -> Path | None:
 
 
 @pytest.fixture
-def other(request: pytest.FixtureRequest, place: Path, session_directory: Path) -> Iterator[Runtime]:
+def other(request: pytest.FixtureRequest, place: Path, session_directory: Path, crun_bed: None) -> Iterator[Runtime]:
     """Another runtime of this machine, with a private --root."""
+    if request.param == "crun" and requirements.cgroup_mode() == "v1" and not request.config.getoption("--crun"):
+        pytest.skip("requires cgroup-v2: crun refuses hybrid hosts (--crun)")
     command = shutil.which(request.param, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     if not command:
         pytest.skip(f"requires {request.param}: not on this machine")
@@ -151,6 +168,8 @@ def other(request: pytest.FixtureRequest, place: Path, session_directory: Path) 
     census = Census(runtime.tag, [runtime.root])
     yield runtime
     runtime.clean_up()
+    for directory in cgroups_with(runtime.tag.removesuffix("-o")) if request.param == "crun" else ():  # it leaves those of a create that it has refused
+        os.rmdir(directory)
     assert not census.leftovers()
 
 
