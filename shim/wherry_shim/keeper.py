@@ -162,11 +162,7 @@ class Keeper:
             return
         known = {process.pid for container in self._containers.values() for process in (container.init, *container.execs.values())}
         known |= {container.monitor.pid for container in self._containers.values() if container.monitor is not None}
-        try:
-            with open("/proc/thread-self/children") as file:
-                children = [int(word) for word in file.read().split()]
-        except OSError:
-            return
+        children = [pid for thread in posix.listdir("/proc/self/task") for pid in _children(thread)]
         for pid in children:
             try:
                 if pid not in known and pid not in LOGGERS:
@@ -213,3 +209,12 @@ def _reaped(process: Process) -> int:
         return native.pidfd_reap(process.pidfd)
     except OSError:
         return 255
+
+
+def _children(thread: str) -> "list[int]":
+    """What an ended process leaves may come to any thread of a subreaper."""
+    try:
+        with open(f"/proc/self/task/{thread}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []

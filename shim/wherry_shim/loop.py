@@ -251,7 +251,8 @@ class Loop:
 
     def _woken(self) -> None:
         posix.eventfd_read(self._wake)
-        callbacks, self._soon = self._soon, []
+        callbacks = self._soon[:]
+        del self._soon[: len(callbacks)]  # never a new list: another thread may be about to append to this one
         for callback in callbacks:
             self._guarded(callback)
 

@@ -67,7 +67,7 @@ class Pump:
         self._ways: "list[_Way]" = []
         posix.set_blocking(master, False)
         stdout = stdout.removeprefix("fifo://")
-        sink = posix.open(stdout if stdout.startswith("/") else "/dev/null", posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
+        sink = posix.open(stdout if stdout.startswith("/") else "/dev/null", posix.O_WRONLY | posix.O_APPEND | posix.O_NONBLOCK | posix.O_CLOEXEC)
         self._ways.append(_Way(loop, posix.dup(master), sink, on_end))
         if stdin:
             source = posix.open(stdin, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC)
