@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-enum { MAX_EXTRA = 64 };
+enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3 };
 
 static struct host_create create;
 static struct host_extra extra[MAX_EXTRA];
@@ -145,6 +145,48 @@ static int make(int socket, const struct monitor_message *r)
 	return result;
 }
 
+/* The words of TEXT_EXTRA: `count` of them and the path before them, then the environment. */
+static int find_words(const struct monitor_message *request, char *words[MAX_WORDS], char ***environment)
+{
+	const char *at = request->text[TEXT_EXTRA], *end = at + request->head.length[TEXT_EXTRA];
+	uint32_t count = 0, arguments = 1 + request->head.count;
+
+	*environment = NULL;
+	for (uint32_t index = 0; at <= end; index++, at += strlen(at) + 1) {
+		if (count + 2 >= MAX_WORDS)
+			return -E2BIG;
+		if (index == arguments) {
+			words[count++] = NULL;
+			*environment = words + count;
+		}
+		words[count++] = (char *)(uintptr_t)at;
+	}
+	words[count] = NULL;
+	return *environment ? 0 : -EINVAL;
+}
+
+/* A program in our place. The monitor's lock stays with it, as with every helper: its number is above ANSWER. */
+static int become(int socket, const struct monitor_message *r)
+{
+	char *words[MAX_WORDS], **environment;
+	int result = find_words(r, words, &environment), lock = fcntl(MONITOR_LOCK, F_DUPFD, ANSWER + 1);
+	sigset_t none;
+
+	if (result < 0)
+		return result;
+	if (lock < 0)
+		return -errno;
+	for (int i = 0; i < 3; i++)
+		if (r->fd[MONITOR_FD_STDIN + i] >= 0 && dup2(r->fd[MONITOR_FD_STDIN + i], i) < 0)
+			return -errno;
+	if (dup2(socket, ANSWER) < 0)
+		return -errno;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execve(words[0], words, environment);
+	return -errno;
+}
+
 void helper_run(int socket, struct monitor_message *request)
 {
 	int result;
@@ -152,7 +194,7 @@ void helper_run(int socket, struct monitor_message *request)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (getppid() != request->head.pid) /* the monitor is gone already */
 		_exit(1);
-	result = make(socket, request);
+	result = request->head.kind == MONITOR_RESTORE ? become(socket, request) : make(socket, request);
 	if (result < 0)
 		say_failure(socket, request->head.process, -result);
 	else

@@ -11,7 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
-enum { FIRST_CONNECTION = 3, LOCK = 4, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 2 + MAX_CONNECTIONS };
+enum { FIRST_CONNECTION = 3, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 2 + MAX_CONNECTIONS };
 
 static struct monitor monitor;
 static struct monitor_message request;
@@ -29,7 +29,7 @@ static int prepare(struct monitor *m)
 	sigfillset(&all);
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
-	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(LOCK + 1) || wherry_reset_signals() ||
+	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(MONITOR_LOCK + 1) || wherry_reset_signals() ||
 	    sigprocmask(SIG_SETMASK, &all, NULL) < 0 || chdir("/") < 0)
 		return -1;
 	m->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);

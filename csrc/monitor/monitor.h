@@ -21,6 +21,7 @@ enum {
 	MAX_DESCRIPTORS = 16,
 	MAX_META = 3072,
 	MAX_NAME = 128,
+	MONITOR_LOCK = 4, /* our descriptor of it */
 };
 
 /* From a server. */
@@ -33,6 +34,8 @@ enum monitor_request {
 	MONITOR_CLOSE_INPUT, /* of a process: our writing end of its stdin */
 	MONITOR_RELEASE,     /* of a process that has ended: everything, its exit record included */
 	MONITOR_WATCH,       /* MONITOR_FD_EVENTS: the file that counts the container's OOM kills */
+	MONITOR_RESTORE,     /* make the container, by a program: TEXT_EXTRA is its path, its `count` arguments, and its environment. Its stdio is the
+	                      * container's, its descriptor 3 takes a helper's answer: MADE, or FAILED with words in TEXT_META */
 };
 
 /* To each server that is connected. */

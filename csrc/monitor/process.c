@@ -152,7 +152,7 @@ static void begin(struct monitor *m, struct monitor_message *r)
 		monitor_tell(m, &report);
 		return;
 	}
-	if (r->head.kind == MONITOR_CREATE)
+	if (r->head.kind != MONITOR_EXEC)
 		host_join(m->directory_path, sizeof(m->directory_path), r->text[TEXT_ROOT], r->text[TEXT_ID]);
 	for (int i = 0; i < 3; i++)
 		p->hold[i] = wherry_steal(&r->fd[MONITOR_FD_HOLD_IN + i]);
@@ -342,7 +342,7 @@ void process_request(struct monitor *m, struct monitor_message *r)
 {
 	struct process *p;
 
-	if (r->head.kind == MONITOR_CREATE || r->head.kind == MONITOR_EXEC) {
+	if (r->head.kind == MONITOR_CREATE || r->head.kind == MONITOR_EXEC || r->head.kind == MONITOR_RESTORE) {
 		begin(m, r);
 		return;
 	}

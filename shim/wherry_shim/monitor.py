@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 VERSION = 0x4D4E0001
 HEAD = Struct("<IHHIIiiiIqIIQiIiI8I")
 MAX_MESSAGE = HEAD.size + (64 << 10)
+MAX_META = 3072
 
-CREATE, EXEC, FINISH, ABORT, MARK, CLOSE_INPUT, RELEASE, WATCH = range(1, 9)
+CREATE, EXEC, FINISH, ABORT, MARK, CLOSE_INPUT, RELEASE, WATCH, RESTORE = range(1, 10)
 WAITING, MADE, FAILED, ENDED, DRAINED, PROCESS, LISTED = range(32, 39)
 
 DESCRIPTORS = (
@@ -42,6 +43,27 @@ DESCRIPTORS = (
 )
 TEXTS = ("root", "id", "bundle", "bundle_json", "pid_file", "name", "meta", "extra")
 _RIGHTS = CMSG_SPACE(4 * len(DESCRIPTORS))
+
+
+def packet(
+    kind: int,
+    process: int = 0,
+    *,
+    count: int = 0,
+    pid: int = 0,
+    status: int = 0,
+    index: int = 0,
+    texts: "dict[str, bytes] | None" = None,
+    fds: "dict[str, int] | None" = None,
+) -> "tuple[bytes, list[int]]":
+    """A message, and the descriptors that go with it."""
+    texts, fds = texts or {}, {name: fd for name, fd in (fds or {}).items() if fd >= 0}
+    given = [(1 << DESCRIPTORS.index(name), fd) for name, fd in fds.items()]
+    given.sort()
+    bodies = [texts.get(name, b"") for name in TEXTS]
+    bits = sum(bit for bit, _ in given)
+    head = HEAD.pack(VERSION, kind, count, process, bits, pid, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
+    return head + b"".join(body + b"\0" for body in bodies), [fd for _, fd in given]
 
 
 class Report:
@@ -139,14 +161,7 @@ class Monitor:
         """The descriptors stay the caller's. OSError where the monitor is gone."""
         if self._socket is None:
             raise BrokenPipeError(32, "the monitor is gone")
-        texts, fds = texts or {}, {name: fd for name, fd in (fds or {}).items() if fd >= 0}
-        given = [(1 << DESCRIPTORS.index(name), fd) for name, fd in fds.items()]
-        given.sort()
-        bodies = [texts.get(name, b"") for name in TEXTS]
-        bits = sum(bit for bit, _ in given)
-        head = HEAD.pack(VERSION, kind, count, process, bits, 0, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
-        data = head + b"".join(body + b"\0" for body in bodies)
-        numbers = [fd for _, fd in given]
+        data, numbers = packet(kind, process, count=count, status=status, index=index, texts=texts, fds=fds)
         if self._unsent or not self._send(data, numbers):
             self._unsent.append((data, [posix.dup(fd) for fd in numbers]))
             self.loop.change(self._socket.fileno(), EPOLLIN | EPOLLOUT)

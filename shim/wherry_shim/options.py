@@ -14,19 +14,20 @@ _RUNC = ("containerd.runc.v1.Options", "containerd.linux.runc.CreateOptions")
 _ENGINE = ("runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options")
 
 _KEYS = {"NoPivotRoot": "no_pivot_root", "NoNewKeyring": "no_new_keyring", "Root": "root", "SystemdCgroup": "systemd_cgroup"}
-_KEYS |= {"IoUid": "io_uid", "IoGid": "io_gid"}
-"""As the configuration of CRI names them. BinaryName, ShimCgroup and the paths of CRIU mean nothing to a runtime in-process."""
+_KEYS |= {"IoUid": "io_uid", "IoGid": "io_gid", "CriuWorkPath": "criu_work_path"}
+"""As the configuration of CRI names them. BinaryName, ShimCgroup and CriuPath mean nothing to a runtime in-process."""
 
 
 class RuntimeOptions:
     """What is left of either message. root: "" = the server's own."""
 
-    __slots__ = ("io_owner", "no_new_keyring", "no_pivot_root", "root", "systemd_cgroup")
+    __slots__ = ("criu_work_path", "io_owner", "no_new_keyring", "no_pivot_root", "root", "systemd_cgroup")
 
     def __init__(self, no_pivot_root: bool = False, no_new_keyring: bool = False, root: str = "", systemd_cgroup: bool = False) -> None:
         self.no_pivot_root, self.no_new_keyring = no_pivot_root, no_new_keyring
         self.root, self.systemd_cgroup = root, systemd_cgroup
         self.io_owner = (0, 0)
+        self.criu_work_path = ""
 
 
 def read(any: "Message | None", unpack: "Callable[[Message], Message]") -> RuntimeOptions:
@@ -42,12 +43,14 @@ def read(any: "Message | None", unpack: "Callable[[Message], Message]") -> Runti
 
 
 def _from_fields(fields: "Message") -> RuntimeOptions:
-    root = fields.get("root") or ""
-    if root and not root.startswith("/"):
-        raise ShimError(INVALID_ARGUMENT, f"options: root {root!r} is not absolute")
+    root, criu = fields.get("root") or "", fields.get("criu_work_path") or ""
+    for name, path in (("root", root), ("criu_work_path", criu)):
+        if path and not path.startswith("/"):
+            raise ShimError(INVALID_ARGUMENT, f"options: {name} {path!r} is not absolute")
     options = RuntimeOptions(
         bool(fields.get("no_pivot_root")), bool(fields.get("no_new_keyring")), root.rstrip("/"), bool(fields.get("systemd_cgroup"))
     )
+    options.criu_work_path = criu
     options.io_owner = (int(fields.get("io_uid") or 0), int(fields.get("io_gid") or 0))
     return options
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wherry.container.execute import Planned
     from wherry_shim.loop import Loop
     from wherry_shim.options import RuntimeOptions
-    from wherry_shim.state import Container, Process
+    from wherry_shim.state import Checkpoint, Container, Process
 
     Message = dict[str, Any]
     Hear = Callable[[Container, Monitor], None]
@@ -54,35 +54,50 @@ def create_options(container: "Container", given: "RuntimeOptions") -> CreateOpt
 
 
 async def create(
-    loop: "Loop", container: "Container", options: CreateOptions, mounts: "Sequence[Message]", namespace: str, hear: "Hear"
+    loop: "Loop",
+    container: "Container",
+    options: CreateOptions,
+    mounts: "Sequence[Message]",
+    namespace: str,
+    hear: "Hear",
+    checkpoint: "Checkpoint | None" = None,
 ) -> None:
-    """To a container that waits for start. Where it fails, nothing is left. `hear` is told of the monitor before it is asked."""
+    """To a container that waits for start. Where it fails, nothing is left. `hear` is told of the monitor before it is asked. From a checkpoint
+    all but the stdio and the root filesystem is made by restore()."""
     container.has_rootfs = bool(mounts)
     try:
-        prepared: "Prepared" = await loop.in_thread(lambda: _prepare(container, options, mounts))
+        prepared: "Prepared | None" = await loop.in_thread(lambda: _prepare(container, options, mounts, checkpoint))
         init = container.init
         init.streams = await stdio.open_streams(loop, init.names, namespace, container.id, init.input_closed, container.io_owner)
+        if prepared is None:
+            container.checkpoint = checkpoint
+            return
         report = await _launch(loop, container, options, prepared, namespace, hear)
         adopt_report(init, report)
         container.shared_pid = bool(prepared.flags & constants.WHERRY_PLAN_SHARED_PID)
     except BaseException:
         if container.init.streams is not None:
             container.init.streams.close(loop)
-        _unlock(container)
+        unlock(container)
         if container.cut_short:  # then nobody has undone it
             await loop.in_thread(lambda: take_away(container.root, container.id, container.bundle))
         if container.marked:  # else the bundle is another's
             await loop.in_thread(lambda: _undo(container))
         raise
-    _unlock(container)
+    unlock(container)
 
 
-def _prepare(container: "Container", options: CreateOptions, mounts: "Sequence[Message]") -> "Prepared":
+def _prepare(
+    container: "Container", options: CreateOptions, mounts: "Sequence[Message]", checkpoint: "Checkpoint | None"
+) -> "Prepared | None":
     container.lock = _marker(container)
     container.marked = True
     rootfs.mount_all(mounts, f"{container.bundle}/rootfs")
     try:
-        return runtime.prepare(options)
+        if checkpoint is None:
+            return runtime.prepare(options)
+        posix.stat(f"{checkpoint.images}/inventory.img")
+        return None
     except (WherryError, OSError) as error:
         raise failed("create", error) from error
 
@@ -111,7 +126,7 @@ def _mark(container: "Container", descriptor: int, pid: int) -> None:
     posix.ftruncate(descriptor, len(text))
 
 
-def _unlock(container: "Container") -> None:
+def unlock(container: "Container") -> None:
     if container.lock >= 0:
         posix.close(container.lock)
     container.lock = -1
@@ -150,7 +165,7 @@ async def _worded(loop: "Loop", failure: Failure, prepared: "Prepared", options:
 
 async def _attempt(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", namespace: str, hear: "Hear") -> Report:
     """A monitor of its own for each attempt: it ends when its create fails."""
-    interlude = runtime._interlude(options, prepared) if prepared.flags & constants.WHERRY_PLAN_INTERLUDE else None
+    interlude = runtime.interlude_of(options, prepared)
     extra = [bytes([kind]) + path.encode(errors=OS) for kind, path in interlude.extra] if interlude else []
     container.init.answer = Later()
     hear(container, _started(loop, container, namespace))
@@ -217,6 +232,47 @@ async def _interlude(loop: "Loop", container: "Container", interlude: "Any", rep
     asked.ask(monitor.FINISH)
 
 
+# ---- from a checkpoint
+
+
+async def restore(loop: "Loop", container: "Container", namespace: str, hear: "Hear") -> None:
+    """To a container that runs. Where it fails it is as it was, or gone where its monitor has died meanwhile."""
+    asked, init = container.checkpoint, container.init
+    assert asked is not None
+    init.answer = Later()
+    hear(container, _started(loop, container, namespace))
+    words = _restore_words(asked)
+    texts = _create_texts(container, asked.options, words) | {"pid_file": b""}
+    try:
+        _ask(init, monitor.RESTORE, texts, b"", count=len(words) - 2)  # the path before, a variable behind
+        report: Report = await init.answer
+        if report.kind != monitor.MADE:
+            raise ShimError(UNKNOWN, "OCI runtime restore failed: " + (report.texts.get("meta") or b"it was ended").decode(errors="replace"))
+    except ShimError:
+        if container.cut_short:  # then nobody has undone it
+            await loop.in_thread(lambda: take_away(container.root, container.id, container.bundle))
+        raise
+    adopt_report(init, report)
+    container.checkpoint = None
+    unlock(container)
+    with lifecycle.opened(container.root, container.id) as record:
+        container.shared_pid = bool(record.flags & constants.WHERRY_PLAN_SHARED_PID)
+
+
+def _restore_words(asked: "Checkpoint") -> "list[bytes]":
+    """A path, arguments, one variable: what wherry_shim.restore is started with."""
+    import json
+    import sys
+
+    options = asked.options
+    given: "Message" = {"root": options.root, "id": options.id, "bundle": options.bundle, "pid_file": options.pid_file}
+    given |= {"image_path": asked.images, "work_path": asked.work, "no_pivot": options.no_pivot, "no_new_keyring": options.no_new_keyring}
+    given["systemd"] = options.cgroup_manager == "systemd"
+    code = f"import sys; sys.path[:0] = {[place for place in sys.path if place]!r}; from wherry_shim.restore import main; main()"
+    words = [sys.executable, "-I", "-c", code, json.dumps(given)]
+    return [word.encode(errors=OS) for word in words] + [b"PATH=" + posix.environ.get(b"PATH", b"")]
+
+
 # ---- what create and exec share
 
 
@@ -224,18 +280,17 @@ def _ask(process: "Process", kind: int, texts: "dict[str, bytes]", plan: bytes, 
     """Hands the request over, and with it what the process gets; what is to be kept stays with us too."""
     asked, streams = process.container.monitor, process.streams
     assert asked is not None and streams is not None
-    memory = [_memory("plan", plan)]
+    memory: "dict[str, int]" = {}
     try:
-        if config:
-            memory.append(_memory("config", config))
-        fds = {**streams.given, **streams.held, "program": native.program_fd(), "plan": memory[0], "target": target}
-        if config:
-            fds["config"] = memory[1]
+        for name, data in (("plan", plan), ("config", config)):
+            if data:
+                memory[name] = _memory(name, data)
+        fds = {**streams.given, **streams.held, **memory, "program": native.program_fd(), "target": target}
         asked.ask(kind, process.number, count=count, texts=texts, fds=fds)
     except OSError as error:
         raise ShimError(UNKNOWN, f"the monitor of container {process.container.id} is gone") from error
     finally:
-        for descriptor in memory:
+        for descriptor in memory.values():
             posix.close(descriptor)
 
 

@@ -34,7 +34,7 @@ from wherry_shim.errors import (
 from wherry_shim.keeper import Keeper, now
 from wherry_shim.keeper import Setting as Setting
 from wherry_shim.loop import Cancelled, Later, Task
-from wherry_shim.state import CREATED, PAUSED, PAUSING, RUNNING, STOPPED, Container, Process
+from wherry_shim.state import CREATED, PAUSED, PAUSING, RUNNING, STOPPED, Checkpoint, Container, Process
 from wherry_shim.stdio import Names
 
 TYPE_CHECKING = False
@@ -108,6 +108,13 @@ class Service(Keeper):
         """No container is here: a server that nobody has asked for a while may go."""
         return not self._containers
 
+    def containers(self) -> "list[Container]":
+        return list(self._containers.values())
+
+    async def drained(self, id: str, exec_id: str = "") -> None:
+        """What a terminal's process has written has come to where its output goes, or a bounded time has passed. For others at once."""
+        await self._drained(self._process({"id": id, "exec_id": exec_id}))
+
     # ---- from memory
 
     def _container(self, request: "Message") -> Container:
@@ -158,8 +165,9 @@ class Service(Keeper):
         id, bundle = request.get("id") or "", request.get("bundle") or ""
         self._check_create(id, bundle)
         given = options.read(request.get("options"), self.unpack)
-        if request.get("checkpoint"):
-            raise ShimError(UNIMPLEMENTED, "checkpoints cannot be restored")
+        checkpoint = request.get("checkpoint") or ""
+        if checkpoint and not checkpoint.startswith("/"):
+            raise ShimError(INVALID_ARGUMENT, f"checkpoint path {checkpoint!r} is not absolute")
         root = given.root or self.setting.root
         container = Container(id, bundle, f"{root}/{self.setting.namespace}", _names(request))
         container.io_owner = given.io_owner
@@ -167,14 +175,14 @@ class Service(Keeper):
         self._deleted.pop(id, None)
         mounts = request.get("rootfs") or []
         try:
-            await self._create(container, given, mounts)
+            await self._create(container, given, mounts, checkpoint)
         except BaseException:
             self._containers.pop(id, None)
             if container.monitor is not None:
                 container.monitor.close()
             container.init.ended.set()
             raise
-        event = {"container_id": id, "bundle": bundle, "rootfs": mounts, "checkpoint": "", "pid": container.init.pid}
+        event = {"container_id": id, "bundle": bundle, "rootfs": mounts, "checkpoint": checkpoint, "pid": container.init.pid}
         names = container.init.names
         event["io"] = {"stdin": names.stdin, "stdout": names.stdout, "stderr": names.stderr, "terminal": names.terminal}
         self.emit("/tasks/create", event)
@@ -192,13 +200,15 @@ class Service(Keeper):
         if not bundle.startswith("/"):
             raise ShimError(INVALID_ARGUMENT, f"bundle {bundle!r} is not an absolute path")
 
-    async def _create(self, container: Container, given: options.RuntimeOptions, mounts: "list[Message]") -> None:
+    async def _create(self, container: Container, given: options.RuntimeOptions, mounts: "list[Message]", images: str) -> None:
         choices = processes.create_options(container, given)
+        checkpoint = Checkpoint(images, given.criu_work_path or f"{container.bundle}/criu-work", choices) if images else None
         container.init.starting = True  # its end, should it come now, is published after the event of its creation
-        await processes.create(self.loop, container, choices, mounts, self.setting.namespace, self._hear)
+        await processes.create(self.loop, container, choices, mounts, self.setting.namespace, self._hear, checkpoint)
         if container.init.status != STOPPED:
             container.init.status = CREATED
-        self._watch_memory(container)
+        if checkpoint is None:
+            self._watch_memory(container)
 
     async def start(self, request: "Message") -> "Message":
         process = self._process(request)
@@ -214,7 +224,11 @@ class Service(Keeper):
         try:
             init.check("start")
             init.starting = True
-            await self.loop.in_thread(lambda: processes.start_init(container))
+            if container.checkpoint is None:
+                await self.loop.in_thread(lambda: processes.start_init(container))
+            else:
+                await processes.restore(self.loop, container, self.setting.namespace, self._hear)
+                self._watch_memory(container)
             if init.status != STOPPED:
                 init.status = RUNNING
             self.emit("/tasks/start", {"container_id": container.id, "pid": init.pid})
@@ -256,6 +270,8 @@ class Service(Keeper):
         if len(exec_id) > 120:
             raise ShimError(INVALID_ARGUMENT, "the exec id is too long")
         container.init.check("exec")
+        if container.checkpoint is not None:
+            raise ShimError(UNKNOWN, "cannot exec in a created state")
         spec = (request.get("spec") or {}).get("value") or b""
         container.execs[exec_id] = Process(container, exec_id, container.next_number(), _names(request), spec)
         self.emit("/tasks/exec-added", {"container_id": container.id, "exec_id": exec_id})
@@ -394,6 +410,10 @@ class Service(Keeper):
         if init.status == STOPPED:
             await self._drained(init)
         await self.loop.in_thread(lambda: processes.remove(container))
+        processes.unlock(container)
+        if container.checkpoint is not None:  # it has never been a process, whose end could be told
+            init.status, init.exit_status, init.exited_at = STOPPED, 128 + _SIGKILL, now()
+            init.ended.set()
         if not init.ended.done:
             self.loop.timer(_END_S, lambda: self._publish(init))
             await init.ended

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from wherry.container.execute import Planned
+    from wherry.container.options import CreateOptions
     from wherry_shim.monitor import Monitor
     from wherry_shim.oom import Watch
     from wherry_shim.pump import Pump
@@ -139,6 +140,15 @@ class Turn:
             self._queue.pop(0).set()
 
 
+class Checkpoint:
+    """work: where CRIU's log goes. options: as Create had them."""
+
+    __slots__ = ("images", "options", "work")
+
+    def __init__(self, images: str, work: str, options: "CreateOptions") -> None:
+        self.images, self.work, self.options = images, work, options
+
+
 class Container:
     def __init__(self, id: str, bundle: str, root: str, names: "Names") -> None:
         self.id, self.bundle, self.root = id, bundle, root
@@ -149,6 +159,7 @@ class Container:
         self.has_rootfs = False
         self.io_owner = (0, 0)
         self.lock = -1  # of the marker in the bundle, during a create
+        self.checkpoint: "Checkpoint | None" = None  # what Start is to restore: until then there is no process
         self.marked = False  # the marker is ours
         self.shared_pid = False
         self.abandoned = False  # deleted while it was being created

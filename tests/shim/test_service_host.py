@@ -13,6 +13,7 @@ import pytest
 
 from harness import requirements
 from harness.bundle import Bundle
+from harness.criu import KIT, kit
 from wherry_shim import rootfs
 from wherry_shim.errors import INVALID_ARGUMENT, NOT_FOUND, UNKNOWN, ShimError
 from wherry_shim.options import read
@@ -273,11 +274,9 @@ def test_the_servers_own_part_of_a_create(network: tuple[str, ...], bundle: Bund
 @pytest.mark.requires("command:mmdebstrap", "command:patchelf")
 def test_checkpoints(server: Server, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that goes on, one that ends with it."""
-    kit = Path.home() / ".cache/wherry-criu"
-    made = subprocess.run([str(Path(__file__).parents[1] / "hosts/criu.sh"), str(kit)], capture_output=True, text=True, timeout=50)
-    if made.returncode:
-        pytest.skip(f"no CRIU 4: {made.stderr.strip()}")
-    monkeypatch.setitem(os.environ, "PATH", f"{kit}:{os.environ['PATH']}")
+    if kit():
+        pytest.skip(f"no CRIU 4: {kit()}")
+    monkeypatch.setitem(os.environ, "PATH", f"{KIT}:{os.environ['PATH']}")
     bundle.save()
     server.call("Create", id="a", bundle=str(bundle.path))
     server.call("Start", id="a")

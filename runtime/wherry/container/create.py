@@ -13,7 +13,7 @@ from wherry.kernel.native import Failure, constants
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from wherry.container.interlude import Interlude
@@ -263,23 +263,9 @@ def worded(failure: Failure, prepared: Prepared, options: "CreateOptions") -> Wh
 def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
     listening = posix.environ[b"LISTEN_FDS"] if listen_environment() else b"0"
     notifying = bool(options.notify) and _notify(options)
-    interlude = _interlude(options, prepared) if prepared.flags & constants.WHERRY_PLAN_INTERLUDE else None
+    interlude = interlude_of(options, prepared)
     options.phase("native create")
-    create = native.Create(
-        plan=prepared.plan,
-        root=options.root,
-        id=options.id,
-        bundle=options.bundle,
-        bundle_json=encode_basestring(options.bundle)[1:-1],
-        config=prepared.config,
-        pid_file=options.pid_file,
-        console_socket=options.console_socket,
-        pidfd_socket=options.pidfd_socket,
-        preserve_fds=options.preserve_fds + int(listening),
-        stdio=options.stdio,
-        extra=interlude.extra if interlude else (),
-        trace=options.trace(prepared.plan),
-    )
+    create = native_create(options, prepared, options.preserve_fds + int(listening), interlude.extra if interlude else ())
     try:
         done = create.begin()
         while not done and interlude:
@@ -309,7 +295,32 @@ def _notify(options: "CreateOptions", undo: bool = False) -> bool:
     return not undo and notify.make(options.root, options.id)
 
 
-def _interlude(options: "CreateOptions", prepared: Prepared) -> "Interlude":
+def native_create(
+    options: "CreateOptions", prepared: Prepared, preserve_fds: int = 0, extra: "Sequence[tuple[int, str]]" = ()
+) -> native.Create:
+    """Not begun yet."""
+    return native.Create(
+        plan=prepared.plan,
+        root=options.root,
+        id=options.id,
+        bundle=options.bundle,
+        bundle_json=encode_basestring(options.bundle)[1:-1],
+        config=prepared.config,
+        pid_file=options.pid_file,
+        console_socket=options.console_socket,
+        pidfd_socket=options.pidfd_socket,
+        preserve_fds=preserve_fds,
+        stdio=options.stdio,
+        extra=extra,
+        trace=options.trace(prepared.plan),
+        console_as_is=options.console_as_is,
+    )
+
+
+def interlude_of(options: "CreateOptions", prepared: Prepared) -> "Interlude | None":
+    """The caller's part of the plan, where it has one."""
+    if not prepared.flags & constants.WHERRY_PLAN_INTERLUDE:
+        return None
     from wherry.container.interlude import Interlude
     from wherry.oci.config import load
 

@@ -37,6 +37,7 @@ class CreateOptions(Traced):
         "bundle",
         "cgroup_manager",
         "config",
+        "console_as_is",
         "console_socket",
         "id",
         "no_new_keyring",
@@ -60,6 +61,7 @@ class CreateOptions(Traced):
         self.console_socket: "str | None" = None
         self.pidfd_socket: "str | None" = None
         self.attached = self.no_pivot = self.no_new_keyring = False
+        self.console_as_is = False  # attached, and the terminal's bytes go to no terminal of ours
         self.notify: "str | None" = None  # a service manager's socket
         self.preserve_fds = 0
         self.cgroup_manager = "cgroupfs"

@@ -4,14 +4,13 @@
 import os
 import stat
 import tempfile
-from _json import encode_basestring
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wherry.container.create import check_terminal, prepare
+from wherry.container.create import Prepared, check_terminal, native_create, prepare, worded
 from wherry.container.criu import outside, service
 from wherry.container.criu.checkpoint import CriuOptions
 from wherry.container.criu.messages import RESTORE, Request
@@ -51,19 +50,30 @@ class _Restored:
 
 def restore(options: RestoreOptions, create: CreateOptions, detach: bool, subreaper: bool) -> list[str]:
     """Returns warnings, once the processes run again; does not return at all when attached."""
+    create.attached = not detach
+    prepared, made = bring_back(options, create, hold_signals if not detach else lambda: None)
+    try:
+        master = made.take_console()
+    finally:
+        made.close()
+    if not detach:
+        become_attendant(create.root, create.id, "s" if subreaper else "", master)
+    return prepared.warnings
+
+
+def bring_back(options: RestoreOptions, create: CreateOptions, before: Callable[[], None] = lambda: None) -> tuple[Prepared, native.Create]:
+    """To processes that run again, the first of them our child. The create is the caller's to close. before(): just before anything is made."""
     if os.geteuid():
         raise HostError("restore needs root", code="WHERRY-HOST-PERMISSION")
     if not (options.image_path / "inventory.img").exists():
         raise UsageError(f"{options.image_path}: no checkpoint", remedy="give its directory with --image-path")
-    create.attached = not detach
     prepared = prepare(create)
     check_terminal(create, prepared)
     config: dict[str, Any] = load(prepared.config)  # type: ignore[assignment]
     _refuse(config, prepared.flags)
     options.work_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not detach:
-        hold_signals()
-    made = _begin(prepared.plan, prepared.config, create)
+    before()
+    made = _begin(create, prepared)
     restored = _Restored()
     try:
         _run(options, create, Plan(prepared.plan), config, restored)
@@ -73,12 +83,10 @@ def restore(options: RestoreOptions, create: CreateOptions, detach: bool, subrea
         raise
     try:
         made.finish_restore(restored.pid, restored.master)
-        master = made.take_console()
-    finally:
+    except BaseException:
         made.close()
-    if not detach:
-        become_attendant(create.root, create.id, "s" if subreaper else "", master)
-    return prepared.warnings
+        raise
+    return prepared, made
 
 
 def _refuse(config: dict[str, Any], flags: int) -> None:
@@ -93,27 +101,15 @@ def _refuse(config: dict[str, Any], flags: int) -> None:
         raise PlanError(f"{key} cannot be restored", code="WHERRY-PLAN-UNSUPPORTED", pointer=f"/linux/{key}")
 
 
-def _begin(plan: bytes, config: bytes, options: CreateOptions) -> native.Create:
-    made = native.Create(
-        plan=plan,
-        root=options.root,
-        id=options.id,
-        bundle=options.bundle,
-        bundle_json=encode_basestring(options.bundle)[1:-1],
-        config=config,
-        pid_file=options.pid_file,
-        console_socket=options.console_socket,
-        pidfd_socket=options.pidfd_socket,
-    )
+def _begin(create: CreateOptions, prepared: Prepared) -> native.Create:
+    made = native_create(create, prepared)
     try:
         made.begin_restore()
     except Failure as failure:
         made.close()
         if failure.error == constants.WHERRY_EXISTS:
-            raise exists(options.id) from failure
-        from wherry.container.wording import Setting, explain
-
-        raise explain(failure, plan, Setting.of(options)) from failure
+            raise exists(create.id) from failure
+        raise worded(failure, prepared, create) from failure
     return made
 
 
