@@ -105,6 +105,9 @@ void rootfs_stand(struct wherry_machine *m)
 	}
 }
 
+/* What hides paths, while the first of its kind is kept. */
+static int masked_directory = -1, masked_file = -1;
+
 /* ---- pivot ---------------------------------------------------------------------------------------------------------- */
 
 /* Takes what is mounted on `path` away; what is locked to its place is covered. Whoever sees the host's procfs and sysfs whole may mount new
@@ -162,12 +165,24 @@ static int release_old_root(struct wherry_machine *m, int old)
 	return umount2(".", MNT_DETACH) < 0 ? wherry_fail_errno(m, WHERRY_CALL_UMOUNT) : 0;
 }
 
+/* A container that waits for its start keeps no descriptor that it has no use for. */
+static void forget_masks(void)
+{
+	wherry_close(&masked_directory);
+	wherry_close(&masked_file);
+}
+
 int op_pivot(struct wherry_machine *m, const struct wherry_op_pivot *op)
 {
 	cleanup_fd int old = -1;
+	int result;
 
-	if (op->flags & WHERRY_PIVOT_NONE)
-		return move_root(m);
+	if (op->flags & WHERRY_PIVOT_NONE) {
+		result = move_root(m);
+		forget_masks();
+		return result;
+	}
+	forget_masks();
 	old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (old < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_OPEN);
@@ -299,12 +314,11 @@ static int new_mask(struct wherry_machine *m, int target)
 /* The first is made, all others are clones of it: hosts have one directory to mask for each processor. */
 int rootfs_mask_directory(struct wherry_machine *m, int target)
 {
-	static int first = -1;
-	cleanup_fd int tree = first < 0 ? -1 : mount_clone(first, "", false);
+	cleanup_fd int tree = masked_directory < 0 ? -1 : mount_clone(masked_directory, "", false);
 	struct stat mask, st;
 	int result;
 
-	if (first >= 0 && fstat(first, &mask) == 0 && fstat(target, &st) == 0 && mask.st_dev == st.st_dev)
+	if (masked_directory >= 0 && fstat(masked_directory, &mask) == 0 && fstat(target, &st) == 0 && mask.st_dev == st.st_dev)
 		return 0; /* masked already */
 	if (tree < 0)
 		tree = new_mask(m, target);
@@ -313,8 +327,8 @@ int rootfs_mask_directory(struct wherry_machine *m, int target)
 	result = mount_attach(tree, target);
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_MOVE_MOUNT, -result);
-	if (first < 0)
-		first = wherry_steal(&tree);
+	if (masked_directory < 0)
+		masked_directory = wherry_steal(&tree);
 	return 0;
 }
 
@@ -329,25 +343,24 @@ static bool is_null(int fd)
  * which a device does not mind, since the node is the host's own: the container's root shall not change its mode or owner. */
 static int mask_file(struct wherry_machine *m, int target)
 {
-	static int first = -1;
 	cleanup_fd int tree = -1, host = -1;
 	int result;
 
 	if (is_null(target))
 		return 0;
-	if (first < 0) {
+	if (masked_file < 0) {
 		host = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (host < 0)
 			return wherry_fail_errno(m, WHERRY_CALL_OPEN);
 		if (!is_null(host))
 			return wherry_fail(m, WHERRY_CALL_STAT, WHERRY_OTHER_NODE);
 	}
-	tree = mount_clone(first < 0 ? host : first, "", false);
+	tree = mount_clone(masked_file < 0 ? host : masked_file, "", false);
 	if (tree < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, -tree);
-	result = cover(m, tree, target, first < 0 ? MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC : 0);
-	if (!result && first < 0)
-		first = wherry_steal(&tree);
+	result = cover(m, tree, target, masked_file < 0 ? MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC : 0);
+	if (!result && masked_file < 0)
+		masked_file = wherry_steal(&tree);
 	return result;
 }
 

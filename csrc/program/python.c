@@ -73,6 +73,14 @@ static const char *build(void)
 	return text;
 }
 
+// What we were called by, where it is runc: a link in its place, under which Python's words are runc's.
+static const char *name_of(const char *path)
+{
+	const char *slash = path ? strrchr(path, '/') : NULL;
+
+	return path && !strcmp(slash ? slash + 1 : path, "runc") ? "WHERRY_NAME=runc" : NULL;
+}
+
 static int become(const struct front *f, const char *extra)
 {
 	static const char *arguments[MAX_ARGUMENTS], *environment[MAX_ARGUMENTS];
@@ -90,10 +98,12 @@ static int become(const struct front *f, const char *extra)
 	arguments[3] = place.script;
 	for (char **a = f->argv + 1; *a && count < MAX_ARGUMENTS - 1; a++)
 		arguments[count++] = *a;
-	for (char **e = environ; *e && variables < MAX_ARGUMENTS - 3; e++)
-		if (strncmp(*e, "WHERRY_FAILURE=", 15) && strncmp(*e, "WHERRY_BUILD=", 13))
+	for (char **e = environ; *e && variables < MAX_ARGUMENTS - 4; e++)
+		if (strncmp(*e, "WHERRY_FAILURE=", 15) && strncmp(*e, "WHERRY_BUILD=", 13) && strncmp(*e, "WHERRY_NAME=", 12))
 			environment[variables++] = *e;
 	environment[variables++] = build();
+	if (name_of(f->argv[0]))
+		environment[variables++] = name_of(f->argv[0]);
 	if (extra)
 		environment[variables++] = extra;
 	arguments[0] = place.interpreter + 2;

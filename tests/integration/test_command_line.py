@@ -33,7 +33,7 @@ def same(command: str, root: Path, *arguments: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_unknown_flags_and_missing_values(verb: str, command: str, place: Path) -> None:
     code, out, err = same(command, place, verb, "-h")
-    assert (code, err) == (0, "") and out.startswith(f"wherry {verb}" if verb != "help" else "wherry runs")
+    assert (code, err) == (0, "") and out.startswith(f"NAME:\n   wherry {verb} - " if verb != "help" else "NAME:\n   wherry - ")
     assert same(command, place, "help", verb) == (code, out, err)
     code, out, err = same(command, place, verb, "--no-such-flag=x")
     assert code != 0 and out == "" and "flag provided but not defined: -no-such-flag" in err

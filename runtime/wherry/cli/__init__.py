@@ -61,12 +61,16 @@ class Call:
         return wanted()
 
     def warn(self, warnings: "list[str]") -> None:
-        """Into the log, with --debug only: engines take any second line for an error."""
-        if warnings and self.globals.on("debug"):
-            from wherry.cli.log import write
+        """Into the log; to stderr where there is none. Only of what went well: an engine takes a second line beside an error for another one."""
+        if warnings:
+            from wherry.cli.log import tell
 
             for warning in warnings:
-                write(self, "warning", warning, {})
+                tell(self, "warning", warning)
+
+    def name(self) -> str:
+        """What the program was called by: wherry, or runc, where it is linked to that name and its words are those of runc."""
+        return "runc" if environ.get(b"WHERRY_NAME") == b"runc" else "wherry"
 
     def positional(self, least: int, most: int) -> "list[str]":
         """The positional arguments of a verb to which `--` means nothing."""
@@ -102,7 +106,7 @@ def _run(call: Call, words: "list[str]", rest: "list[str]") -> int:
     if call.verb not in VERBS:
         from wherry.cli.help import unknown_verb
 
-        raise unknown_verb(call.verb)
+        raise unknown_verb(call.verb, words[1:])
     module = __import__(f"wherry.cli.{call.verb}", fromlist=("run",))
     if words and not call.globals.on("help"):
         call.flags, call.words, after = read(module.FLAGS, words[1:], getattr(module, "FLAGS_FIRST", False), call.verb)

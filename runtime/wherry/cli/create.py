@@ -37,13 +37,14 @@ def run(call: "Call") -> int:
 
 
 def traced(call: "Call", options: "CreateOptions | ExecOptions", act: "Callable[[], T]") -> "T":
-    """What `act` returns; with --trace it leaves a timeline."""
+    """What `act` returns; with --trace it leaves a timeline, with --debug the same in words."""
     file = call.flags.text("trace")
-    if file is None:
+    if file is None and not call.globals.on("debug"):
         return act()
+    from wherry.cli.debug import lines
     from wherry.container.trace import record
 
-    with record(options, absolute(file), options.preserve_fds):
+    with record(options, file and absolute(file), options.preserve_fds, lines(call)):
         return act()
 
 
@@ -55,7 +56,7 @@ def options_of(call: "Call", id: str) -> CreateOptions:
     options.pidfd_socket = flags.text("pidfd-socket") or None
     pid_file = flags.text("pid-file")
     options.pid_file = absolute(pid_file) if pid_file else None
-    options.warn = call.warn if globals.on("debug") else None
+    options.warn = call.warn
     options.notify = call.notify()
     options.no_pivot, options.no_new_keyring = flags.on("no-pivot"), flags.on("no-new-keyring")
     options.preserve_fds = flags.number("preserve-fds")

@@ -7,7 +7,7 @@ from wherry.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 FLAGS: dict[str, int | str] = {}
 
@@ -128,10 +128,10 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
     "auto-dedup": ("", "drop from the parent's files what has been written again"),
     "lsm-profile": ("TYPE:NAME", "security label in place of the one in the checkpoint"),
     "lsm-mount-context": ("CONTEXT", "SELinux mount context in place of the one in the checkpoint"),
-    "log": ("FILE", "append errors to this file too; journald:ID and syslog:ID are known as well"),
+    "log": ("FILE", "append errors to this file too, and warnings instead of to stderr; journald:ID and syslog:ID are known as well"),
     "log-format": ("FORMAT", "text or json (default text)"),
     "log-level": ("LEVEL", "accepted for compatibility"),
-    "debug": ("", "warnings into the log; traces of defects"),
+    "debug": ("", "every step into the log, or to stderr where there is none; traces of defects"),
     "systemd-cgroup": ("", "cgroups by systemd; cgroupsPath is slice:prefix:name"),
     "cgroup-manager": ("NAME", "cgroupfs, systemd or disabled"),
     "rootless": ("HOW", "true, false or auto: go on where cgroups may not be changed"),
@@ -206,7 +206,8 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
 }
 
 _TEACH = """\
-wherry runs containers as the OCI runtime specification describes them: what runc does.
+DESCRIPTION:
+   Runs containers as the OCI runtime specification describes them: what runc does.
 
 Engines call it for you:
     podman --runtime wherry run ...
@@ -239,26 +240,32 @@ def run(call: Call) -> int:
         if words[0] not in VERBS:
             raise unknown_verb(words[0])
         return show(words[0])
-    print(_TEACH)
-    print("Verbs:")
+    name = call.name()
+    print(f"NAME:\n   {name} - Open Container Initiative runtime{'' if name == 'wherry' else ', by wherry'}\n")
+    print(f"USAGE:\n   {name} [FLAGS] VERB [FLAGS] [ARGUMENTS]\n")
+    print(_TEACH if name == "wherry" else _TEACH.replace("    wherry ", f"    {name} "))
+    print("COMMANDS:")
     for verb in VERBS:
-        print(f"    {verb:10} {SUMMARY[verb][1]}")
-    print("\nFlags before the verb:")
+        print(f"   {verb:10} {SUMMARY[verb][1]}")
+    print("\nGLOBAL OPTIONS:")
     _print_flags(GLOBAL_FLAGS)
-    print("\nwherry VERB --help says more.")
+    print(f"\n{name} VERB --help says more.")
     return 0
 
 
 def show(verb: str) -> int:
     """wherry VERB --help"""
+    call = Call(Values())
     if verb == "help":
-        return run(Call(Values()))
+        return run(call)
     arguments, line, more = SUMMARY[verb]
     flags: dict[str, int | str] = __import__(f"wherry.cli.{verb}", fromlist=("FLAGS",)).FLAGS
-    usage = " ".join(part for part in (f"wherry {verb}", "[FLAGS]" if flags else "", arguments) if part)
-    print(f"{usage}\n\n{line[0].upper()}{line[1:]}." + (f" {more}" if more else ""))
+    usage = " ".join(part for part in (f"{call.name()} {verb}", "[FLAGS]" if flags else "", arguments) if part)
+    print(f"NAME:\n   {call.name()} {verb} - {line}\n\nUSAGE:\n   {usage}")
+    if more:
+        print(f"\nDESCRIPTION:\n   {more}")
     if flags:
-        print("\nFlags:")
+        print("\nOPTIONS:")
         _print_flags(flags)
     return 0
 
@@ -268,11 +275,12 @@ def teach_run() -> int:
     return 1
 
 
-def unknown_verb(verb: str) -> UsageError:
+def unknown_verb(verb: str, behind: "Sequence[str]" = ()) -> UsageError:
     import difflib
 
     near = difflib.get_close_matches(verb, VERBS, 1)
-    return UsageError(f'unknown command "{verb}"', remedy=f'did you mean "{near[0]}"?' if near else "see wherry help")
+    asked = f": No help topic for '{verb}'" if any(word in ("-h", "-help", "--h", "--help") for word in behind) else ""
+    return UsageError(f'unknown command "{verb}"{asked}', remedy=f'did you mean "{near[0]}"?' if near else "see wherry help")
 
 
 def unknown_flag(name: str, flags: "Mapping[str, int | str]", verb: str) -> UsageError:
@@ -298,4 +306,4 @@ def _print_flags(flags: dict[str, int | str]) -> None:
             continue
         value, text = FLAG_TEXT[name]
         short = "".join(f"-{other}, " for other, meant in flags.items() if meant == name)
-        print(f"    {f'{short}--{name} {value}'.rstrip():26} {text}")
+        print(f"   {f'{short}--{name} {value}'.rstrip():26} {text}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What went wrong, told twice: one line on stderr for a person, one line in --log for an engine. Loaded only then.
 
-Engines read the log as one JSON object, so an error is one line, and warnings are written with --debug only. A target is a file,
-or, as with crun, `file:PATH`, `journald:ID` or `syslog:ID`.
+Engines read the log as one JSON object, so an error is one line and stands there alone, unless --debug was asked for. A target is a file,
+or, as with crun, `file:PATH`, `journald:ID` or `syslog:ID`. Without one, warnings and what --debug says are lines of text on stderr.
 """
 
 import posix
@@ -23,7 +23,11 @@ def report(error: "WherryError | OSError", call: "Call | None") -> int:
     """Writes the error to stderr and to the log; returns the exit code of the process."""
     known = error if isinstance(error, WherryError) else from_os_error(error)
     text = known.sentence()
-    if call is not None and call.verb and not text.startswith(call.verb):
+    if call is not None and call.name() == "runc":
+        from wherry.cli.runc import worded
+
+        text = worded(known, text, call.verb)
+    elif call is not None and call.verb and not text.startswith(call.verb):
         text = f"{call.verb}: {text}"
     if call is None:
         complain(text)
@@ -65,7 +69,16 @@ def complain(text: str) -> None:
         pass
 
 
-def write(call: "Call", level: str, text: str, fields: "dict[str, str]") -> bool:
+def tell(call: "Call", level: str, text: str, fields: "dict[str, str] | None" = None, when: "float | None" = None) -> None:
+    """What is no error: one line into the log, or to stderr where there is none."""
+    if call.globals.text("log"):
+        write(call, level, text, fields or {}, when)
+    else:
+        line = json_line if call.globals.text("log-format") == "json" else text_line
+        complain(line(level, text, fields or {}, when)[:-1])
+
+
+def write(call: "Call", level: str, text: str, fields: "dict[str, str]", when: "float | None" = None) -> bool:
     """One line into the log. True: stderr is still to be told (it was not itself the log)."""
     target = call.globals.text("log")
     if not target:
@@ -79,7 +92,7 @@ def write(call: "Call", level: str, text: str, fields: "dict[str, str]") -> bool
             _send("/dev/log", f"<{24 + _SYSLOG[level]}>wherry[{posix.getpid()}]: {name}: {text}")
         else:
             line = json_line if call.globals.text("log-format") == "json" else text_line
-            return _append(name if kind == "file" else target, line(level, text, fields))
+            return _append(name if kind == "file" else target, line(level, text, fields, when))
     except OSError as error:
         complain(f"{target}: cannot write the log: {(error.strerror or '').lower()}")
     return True
@@ -106,18 +119,18 @@ def _send(path: str, text: str) -> None:
         connection.close()
 
 
-def json_line(level: str, text: str, fields: "dict[str, str]") -> str:
-    pairs = {"level": level, "msg": text, "time": now(), **fields}
+def json_line(level: str, text: str, fields: "dict[str, str]", when: "float | None" = None) -> str:
+    pairs = {"level": level, "msg": text, "time": now(when), **fields}
     return "{" + ",".join(f'"{key}":{encode_basestring_ascii(_clean(value))}' for key, value in pairs.items()) + "}\n"
 
 
-def text_line(level: str, text: str, fields: "dict[str, str]") -> str:
+def text_line(level: str, text: str, fields: "dict[str, str]", when: "float | None" = None) -> str:
     pairs = {"msg": text, **fields}
-    return f'time="{now()}" level={level} ' + " ".join(f"{key}={_quoted(value)}" for key, value in pairs.items()) + "\n"
+    return f'time="{now(when)}" level={level} ' + " ".join(f"{key}={_quoted(value)}" for key, value in pairs.items()) + "\n"
 
 
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def now(when: "float | None" = None) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 
 def _clean(text: str) -> str:

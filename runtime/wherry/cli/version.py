@@ -15,9 +15,17 @@ FLAGS: dict[str, int | str] = {}
 def run(call: Call) -> int:
     if call.flags is not call.globals:
         call.positional(0, 0)
-    print(f"wherry version {release()}")
+    as_runc = call.name() == "runc"
+    if as_runc:  # what asks runc for its version asks what it can do; the rest of the line says who does it
+        from wherry.cli.runc import COMPATIBLE
+
+        print(f"runc version {COMPATIBLE}+wherry.{release()}")
+    else:
+        print(f"wherry version {release()}")
     print(f"commit: {native.build_id().hex()}")
     print(f"spec: {VERSION}")
+    if as_runc:
+        print(f"wherry: {release()}")
     print(f"python: {sys.version.split()[0]}")
     print(f"program: {native.program_libc()}, {native.program_size()} bytes")
     library = libseccomp()

@@ -82,7 +82,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     cached = None
     options.phase("look into the cache")
-    if not environment and not options.notify and options.warn is None and options.cgroup_manager == "cgroupfs":
+    if not environment and not options.notify and options.cgroup_manager == "cgroupfs":
         cached = _cached(config, options)
         plan = cached and cached.load(options.root)
         if plan:
@@ -91,6 +91,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     plan = compilation.plan()
     options.phase("store the plan")
     cacheable = not compilation.bound and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE
+    cacheable = cacheable and not compilation.warnings  # they are to be said each time
     if cached is not None and cacheable:
         keep(options.root, cached, plan, lambda: compilation.pattern(cached))
     return plan, compilation.warnings
@@ -144,7 +145,7 @@ class Compilation:
 
             self.environment = [*self.environment, *notify.add(document, options.root, options.id)]
         phase("check")
-        self.warnings += check(document)
+        self.warnings += check(document, advice=False)
         self.bound = _take_rootfs_away(document, options.bundle)
         phase("look at the host")
         given = self.facts is not None
@@ -277,6 +278,8 @@ def _launch(options: "CreateOptions", prepared: Prepared) -> native.Create:
                 raise
             options.phase("native finish")
             done = create.finish()
+        if options.timeline is not None:
+            options.timeline.pid = create.pid
         return create
     except BaseException as error:
         create.close()

@@ -75,6 +75,8 @@ def execute(options: ExecOptions) -> native.Create:
             if options.attached and process.get("terminal"):
                 _own_size(process)
             before = _to_initial_affinity(process)
+            if before:
+                options.phase(f"affinity: {_initial_affinity(process):#x} (execCPUAffinity.initial)")
             try:
                 create = _launch(container, pidfd, config, process, options)
             finally:
@@ -310,6 +312,8 @@ def _attempt(pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", ta
     )
     try:
         create.execute(pidfd)
+        if options.timeline is not None:
+            options.timeline.pid = create.pid
     except Failure as failure:
         if failure.error == EBUSY and failure.call == "CLONE":
             raise

@@ -14,7 +14,7 @@ _ALL_IDS = b"4294967295"
 
 
 class Traced:
-    """With --trace there is a timeline, which is told what comes now, and shares memory with those who execute the plan."""
+    """With --trace or --debug there is a timeline, which is told what comes now, and shares memory with those who execute the plan."""
 
     __slots__ = ("timeline",)
 
@@ -67,7 +67,7 @@ class CreateOptions(Traced):
         self.cgroup_manager = "cgroupfs"
         self.rootless: "bool | None" = None
         self.stdio = (-1, -1, -1)
-        self.warn: "Callable[[list[str]], None] | None" = None  # who wants to know: then it is compiled, a plan of the cache has none
+        self.warn: "Callable[[list[str]], None] | None" = None  # who wants to know, where run does not come back
 
 
 def absolute(path: str) -> str:

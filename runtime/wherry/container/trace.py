@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--trace FILE: when each phase and each step of a plan ran, as a Chrome trace (chrome://tracing, ui.perfetto.dev).
+"""--trace FILE: when each phase and each step of a plan ran, as a Chrome trace (chrome://tracing, ui.perfetto.dev); and the same for --debug,
+which has it in words (wherry.cli.debug).
 
 Python's phases are noted here. The steps are stamped by whoever runs them (csrc/core/execute.c, csrc/host/serve.c), in memory that the
 three executors share: a memfd that the launcher inherits, maps and closes, whose mapping ends when the user's program is executed. All stamps are of
-CLOCK_REALTIME, since a time namespace moves every other clock. Loaded with --trace only.
+CLOCK_REALTIME, since a time namespace moves every other clock. Loaded with --trace or --debug only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from mmap import mmap
@@ -34,10 +35,13 @@ ROWS = {"python": 1, **{name: 1 + number for number, name in EXECUTORS.items()}}
 _MFD_NOEXEC_SEAL = 8
 
 
+Stamps = list[tuple[int, int]]
+
+
 @contextmanager
-def record(options: Traced, path: str, preserved: int) -> Iterator[None]:
-    """What happens inside is written to `path`, a failure too. Refuses the file before anything else is done."""
-    timeline = options.timeline = Timeline(path, preserved)
+def record(options: Traced, path: str | None, preserved: int, told: Callable[[Timeline, Stamps], None] | None = None) -> Iterator[None]:
+    """What happens inside is written to `path`, a failure too, and `told`. Refuses the file before anything else is done."""
+    timeline = options.timeline = Timeline(path, preserved, told)
     try:
         yield
     except BaseException as error:
@@ -49,14 +53,19 @@ def record(options: Traced, path: str, preserved: int) -> Iterator[None]:
 class Timeline:
     """What is known so far. `spans`: (name, begin, end) of Python's phases, in nanoseconds; the last one is open."""
 
-    def __init__(self, path: str, preserved: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: str | None, preserved: int = 0, told: Callable[[Timeline, Stamps], None] | None = None) -> None:
+        self.path, self.told = path, told
         self.spans: list[tuple[str, int, int]] = []
         self.plan: bytes | None = None
+        self.pid = 0  # of init, once there is one
+        self._done = False
         self._phase: tuple[str, int] | None = None
         self._shared: mmap | None = None
         self._memfd = -1
         _check_preserved(preserved + (int(os.environ["LISTEN_FDS"]) if listen_environment() else 0))
+        self._file = -1
+        if path is None:
+            return
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
         except OSError as error:
@@ -82,20 +91,24 @@ class Timeline:
 
     def write(self, error: BaseException | None = None) -> None:
         """Once. What is done is done: where the file cannot take it, that is said and nothing more."""
-        if self._file < 0:
+        if self._done:
             return
+        self._done = True
         if self._phase:
             self.spans.append((*self._phase, time.time_ns()))
         stamps = list(iter_unpack("<QQ", self._shared[:])) if self._shared else []
+        if self._memfd >= 0:
+            os.close(self._memfd)
+        if self.told is not None:
+            self.told(self, stamps)
+        if self._file < 0:
+            return
         data = json.dumps(document(self.spans, self.plan, stamps, error), indent=1).encode()
         try:
             with open(self._file, "wb") as file:
                 file.write(data)
         except OSError as failed:
             print(f"--trace {self.path}: {(failed.strerror or '').lower()}", file=sys.stderr)
-        self._file = -1
-        if self._memfd >= 0:
-            os.close(self._memfd)
 
 
 def _check_preserved(count: int) -> None:

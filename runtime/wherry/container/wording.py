@@ -35,7 +35,7 @@ _REFUSALS = {
     "INIT_DIED": ("WHERRY-LAUNCH-INIT-DIED", "the container's first process died: {status}"),
     "LAUNCHER_DIED": ("WHERRY-LAUNCH-LAUNCHER-DIED", "the launcher died: {status}"),
     "DEADLINE": ("WHERRY-DEADLINE", "it took longer than it may"),
-    "LOCKED_FLAG": ("WHERRY-LAUNCH-LOCKED-FLAG", "a flag that the host's mount has locked cannot be cleared"),
+    "LOCKED_FLAG": ("WHERRY-LAUNCH-LOCKED-FLAG", "operation not permitted: a flag that the host's mount has locked cannot be cleared"),
     "UNSUPPORTED": ("WHERRY-LAUNCH-UNSUPPORTED", "the kernel lacks {call}"),
     "CAPABILITY_MISSING": ("WHERRY-LAUNCH-CAPABILITY-MISSING", "the capability cannot be kept"),
     "INSIDE_PROC": ("WHERRY-CONFIG-MOUNT", "nothing may be mounted inside of /proc"),
@@ -43,6 +43,7 @@ _REFUSALS = {
 }
 _BY_NUMBER = {getattr(constants, f"WHERRY_{name}"): row for name, row in _REFUSALS.items()}
 _KINDS = {"WHERRY-CONFIG": ConfigError, "WHERRY-HOST": HostError, "WHERRY-DEADLINE": DeadlineError, "WHERRY-INTERNAL": InternalError}
+_MOUNTS = ("MOUNT_BIND", "MOUNT_FS", "MOUNT_CGROUP2", "MOUNT_SYSFS", "MOUNT_ATTRIBUTES", "REMOUNT")
 _UNSAID = ("WHERRY-LAUNCH-STEP", "WHERRY-CONFIG-MOUNT")  # codes whose remedy says no more than the message
 
 # what a person can do about the usual errors of a step, where the code has no remedy of its own
@@ -119,7 +120,10 @@ def _step_error(failure: Failure, step: "Step | None", steps: "list[Step]", sett
     if step is not None:
         remedy = remedy or _HINTS.get((step.name, failure.error))
     place = (step.place or None) if step is not None else None
-    return kind(words, code=code, pointer=place, remedy=remedy, call=failure.call, errno=failure.error)
+    error = kind(words, code=code, pointer=place, remedy=remedy, call=failure.call, errno=failure.error)
+    if step is not None and step.name in _MOUNTS:
+        error.facts.update(mounted=_mounted(steps, step), destination=step.fields["destination"])
+    return error
 
 
 # ---- what the step was doing, in a few words
@@ -188,6 +192,13 @@ def _source(steps: "list[Step]", step: Step) -> str:
     return next((str(one.fields["source"]) for one in reversed([*trees])), "")
 
 
+def _mounted(steps: "list[Step]", step: Step) -> str:
+    """What a step about a mount mounts, or has mounted before."""
+    attached = [one for one in steps[: step.number] if one.name in ("MOUNT_BIND", "MOUNT_FS") and one.fields["destination"] == step.fields["destination"]]
+    one = attached[-1] if attached else step
+    return _source(steps, one) if one.name == "MOUNT_BIND" else str(one.fields.get("source") or one.fields.get("type") or "")
+
+
 # ---- the program, and hooks
 
 
@@ -203,7 +214,8 @@ def _program_error(failure: Failure, step: "Step | None", steps: "list[Step]") -
         code, text = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND", "executable file not found in $PATH: No such file or directory"
     elif failure.error == ENOENT and step.name == "EXECUTE":  # it was there when it was looked up: so it is the interpreter
         message = f"exec {program}: no such file or directory"
-        return LaunchError(message, code=code, pointer="/process/args/0", remedy=f"the interpreter that {program} names is missing", call=failure.call)
+        remedy = f"the interpreter that {program} names is missing"
+        return LaunchError(message, code=code, pointer="/process/args/0", remedy=remedy, call=failure.call, interpreter=True)
     elif failure.error == ENOENT:
         code, text = "WHERRY-LAUNCH-PROGRAM-NOT-FOUND", f"stat {program}: no such file or directory"
     elif failure.error == EISDIR:

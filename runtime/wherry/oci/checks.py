@@ -111,7 +111,7 @@ def capability_sets(sets: "dict[str, list[str]]", place: str, report: Report) ->
     inheritable = sets.get("inheritable", [])
     for index, name in enumerate(sets.get("ambient", ())):
         if name in _CAPABILITY_SET and not (name in permitted and name in inheritable):
-            report.warn("CAPABILITY", f"{place}/ambient/{index}", f"{name} is not granted: it must be permitted and inheritable, too")
+            report.warn("CAPABILITY", f"{place}/ambient/{index}", f"can't raise ambient capability {name}: it must be permitted and inheritable, too")
 
 
 # Options of a mount that are no filesystem data.
@@ -436,14 +436,18 @@ RULES: "tuple[Callable[[Config, dict[str, str], Report], None], ...]" = (
 # ---- the entry points
 
 
-def check(config: "Config") -> "list[str]":
-    """Warnings, or the first error as ConfigError."""
+_ADVICE = ("WHERRY-CONFIG-DEPRECATED", "WHERRY-CONFIG-VERSION")
+"""About how a configuration is written, which engines do every day: `validate` says it, create does not."""
+
+
+def check(config: "Config", advice: bool = True) -> "list[str]":
+    """Warnings, or the first error as ConfigError. Without `advice` only of what is not done as it stands there."""
     report = Report()
     walk(config, CONFIG, "", report)
     spaces = namespace_paths(config)
     for rule in RULES:
         rule(config, spaces, report)
-    return [str(finding) for finding in report.findings]
+    return [str(finding) for finding in report.findings if advice or finding.code not in _ADVICE]
 
 
 def check_process(process: "Process") -> "list[str]":

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 _FORMAT = "wherry seccomp 1"
 _LIMIT = 4096 * 8  # BPF_MAXINSNS instructions of 8 bytes
 
-# SECCOMP_FILTER_FLAG_*, linux/seccomp.h
+# SECCOMP_FILTER_FLAG_*, linux/seccomp.h. TSYNC is about the other threads of the process: init has none, so it is taken for said and left out,
+# as in runc (the kernel wants yet another flag where it meets a listener).
 _FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
 NEW_LISTENER = 8
-TSYNC_ESRCH = 16
 
 
 def flags_of(section: "dict[str, Any]") -> int:
@@ -41,8 +41,6 @@ def flags_of(section: "dict[str, Any]") -> int:
             bits |= _FLAGS[name]
     if uses_notify(section):
         bits |= NEW_LISTENER
-        if bits & 1:
-            bits |= TSYNC_ESRCH
     return bits
 
 

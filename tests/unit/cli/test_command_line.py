@@ -83,7 +83,7 @@ def test_wherry_alone_teaches(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     out = capfd.readouterr().out
     assert "wherry run --rootfs DIR -- sh" in out
-    assert all(f"\n    {verb} " in out for verb in VERBS)
+    assert all(f"\n   {verb} " in out for verb in VERBS)
 
 
 def test_run_alone_teaches(capfd: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_help(argv: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    assert out.startswith("wherry")
+    assert out.startswith("NAME:\n   wherry ") and "\nUSAGE:\n   wherry " in out
 
 
 def test_every_verb_and_flag_has_help() -> None:

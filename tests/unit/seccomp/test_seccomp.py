@@ -156,7 +156,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time() -> None:
     [
         (None, 4),
         ([], 0),
-        (["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"], 3),
+        (["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"], 2),
         (["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"], 32),
     ],
 )
@@ -167,4 +167,4 @@ def test_flags(flags: list[str] | None, bits: int) -> None:
 def test_flags_with_a_listener() -> None:
     notify = {"names": ["socket"], "action": "SCMP_ACT_NOTIFY"}
     assert cache.uses_notify(section(notify))
-    assert cache.flags_of(section(notify, flags=["SECCOMP_FILTER_FLAG_TSYNC"])) == 1 | 8 | 16
+    assert cache.flags_of(section(notify, flags=["SECCOMP_FILTER_FLAG_TSYNC"])) == 8
