@@ -31,6 +31,7 @@ FAMILIES = {
     "LAUNCH": "Executing a launch plan",
     "HOOK": "Hooks",
     "DEADLINE": "Time",
+    "SHIM": "The gRPC server",
     "INTERNAL": "wherry itself",
 }
 

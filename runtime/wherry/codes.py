@@ -33,6 +33,7 @@ STATUSES = {
     "RESOURCE_EXHAUSTED": 8,
     "FAILED_PRECONDITION": 9,
     "ABORTED": 10,
+    "OUT_OF_RANGE": 11,
     "UNIMPLEMENTED": 12,
     "INTERNAL": 13,
     "UNAVAILABLE": 14,
@@ -210,6 +211,24 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         "LIBRARY": ("libseccomp is missing", "install it (package libseccomp2)"),
     },
     ("DEADLINE", "DEADLINE_EXCEEDED"): {"": ("something took longer than it may", "try again; the message names what was waited for")},
+    ("SHIM", "PERMISSION_DENIED"): {
+        "ROLE": ("who calls has another role than the method needs, or none", "start the server with --allow WHO=ROLE"),
+        "PEER": ("somebody has connected to a socket that the server uses inside", "connect to what --listen names"),
+    },
+    ("SHIM", "RESOURCE_EXHAUSTED"): {
+        "CONNECTIONS": ("a client has too many connections", "close some, or start the server with a larger --max-connections"),
+        "CALLS": ("too many calls are under way", "come back a little later, or start the server with a larger --max-calls"),
+        "STREAMS": ("too many streams are open", "close some, or start the server with a larger --max-streams"),
+        "RATE": ("too many calls in a short time", "come back after the delay in RetryInfo"),
+        "SIZE": ("the request is too large", "give a bundle in the place of what it holds, or start the server with a larger --max-message"),
+    },
+    ("SHIM", "UNAVAILABLE"): {
+        "ENDING": ("the server ends, or is replaced", "come back, with the cursor or the offsets that were seen last"),
+    },
+    ("SHIM", "UNIMPLEMENTED"): {"METHOD": ("there is no such method", "ask the reflection service for those that there are")},
+    ("SHIM", "FAILED_PRECONDITION"): {
+        "RELOAD": ("the program that is installed now would not start; the server goes on", "repair the installation, or what the options name"),
+    },
     ("INTERNAL", "INTERNAL"): {"": ("a defect of wherry", "report it, with the output of --debug")},
 }
 

@@ -66,6 +66,10 @@ def packet(
     return head + b"".join(body + b"\0" for body in bodies), [fd for _, fd in given]
 
 
+NOFILE: "tuple[int, int] | None" = None
+"""The limit of descriptors that containers begin with, where the server has raised its own."""
+
+
 class Report:
     """What a monitor says. `process`: 0 is the container's first, others have the number that they were given."""
 
@@ -119,6 +123,10 @@ class Monitor:
             ]
             words = ["wherry-monitor", "-namespace", namespace, "-id", id]
             pid = posix.posix_spawn(program(), words, {}, file_actions=actions, setsid=True, setsigmask=())
+            if NOFILE is not None:
+                from resource import RLIMIT_NOFILE, prlimit
+
+                prlimit(pid, RLIMIT_NOFILE, NOFILE)
         except BaseException:
             ours.close()
             raise
