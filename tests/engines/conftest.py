@@ -20,6 +20,7 @@ from harness.bundle import make_rootfs
 from harness.census import cgroup_mounts
 from harness.runtime import become_subreaper, wait_until
 
+PARENTS = ("default", "docker", "libpod_parent", "machine.slice", "buildkit", "wherry-conmon")
 LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]  # no CAP_SYS_RESOURCE is needed for these
 
 
@@ -29,8 +30,12 @@ class Engine:
     def __init__(self, prefix: list[str], run: list[str]) -> None:
         self.prefix, self.options = prefix, run
 
-    def __call__(self, *words: str, check: bool = True, timeout: float = 90, input: str | None = None) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*self.prefix, *words], capture_output=True, text=True, timeout=timeout, input=input, errors="replace")
+    def __call__(
+        self, *words: str, check: bool = True, timeout: float = 90, input: str | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*self.prefix, *words], capture_output=True, text=True, timeout=timeout, input=input, errors="replace", env={**os.environ, **env}
+        )
         assert not check or done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -79,10 +84,11 @@ def daemon() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts daemons; at the end each is asked to stop, by its pid."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(argv: list[str], log: Path) -> subprocess.Popen[bytes]:
+    def start(argv: list[str], log: Path, **env: str) -> subprocess.Popen[bytes]:
         with open(log, "wb") as out:
-            started.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True))
-        return started[-1]
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env={**os.environ, **env})
+        started.append(process)
+        return process
 
     yield start
     for process in reversed(started):
@@ -139,9 +145,11 @@ def docker(home: Path, wherry: str, containerd: str, archive: Path, daemon: Call
     place.mkdir()
     socket = f"unix://{place}/d.sock"
     subprocess.run([wherry, "setup", "docker", "--default", "--write", "--file", f"{place}/daemon.json"], check=True, capture_output=True)
+    (place / "bin").mkdir()
+    (place / "bin" / "runc").symlink_to(wherry)  # BuildKit knows no other name
     daemon(["dockerd", "--bridge=none", "--iptables=false", "--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "-H", socket, "-p", f"{place}/pid",
             "--containerd", containerd, "--config-file", f"{place}/daemon.json", "--storage-driver", "vfs",
-            "--exec-opt", "native.cgroupdriver=cgroupfs"], place / "log")  # fmt: skip
+            "--exec-opt", "native.cgroupdriver=cgroupfs"], place / "log", PATH=f"{place}/bin:{os.environ['PATH']}")  # fmt: skip
     engine = Engine(["docker", "-H", socket], ["--network", "none"])
     wait_until(lambda: engine("version", check=False).returncode == 0, "dockerd", 60)
     engine("import", str(archive), "box:latest")
@@ -166,8 +174,9 @@ def nothing_left(home: Path) -> Iterator[None]:
         os.kill(pid, signal.SIGKILL)
     assert not described, f"left running: {described}"
     for path in sorted(top_cgroups() - before):  # the engines' own parents of containers, which they keep
-        for directory, _, _ in os.walk(path, topdown=False):
-            os.rmdir(directory)
+        if os.path.basename(path) in PARENTS:
+            for directory, _, _ in os.walk(path, topdown=False):
+                os.rmdir(directory)
 
 
 def top_cgroups() -> set[str]:
