@@ -3,10 +3,10 @@
 VENV ?= .venv
 export WHERRY_VENV := $(abspath $(VENV))
 RUN := tests/tools/run-tests.sh
-SUITES ?= lint unit c front python v2 shim engines # of `make test`
+SUITES ?= lint unit c front python v2 shim serve engines # of `make test`
 REQUIRED ?= /dev/null # list of tests that must not be skipped: CI gives tests/must_not_skip.txt
 
-.PHONY: all setup rebuild demo test test-v2 unit lint man fuzz shim docs conformance bench clean
+.PHONY: all setup rebuild demo test test-v2 unit lint man fuzz shim serve docs conformance bench clean
 
 all: setup
 
@@ -25,6 +25,7 @@ demo: $(VENV)/bin/wherry ## a container's life, and the plan behind it
 unit: ; $(RUN) unit
 lint: ; $(RUN) lint
 shim: ; $(RUN) shim
+serve: ; $(RUN) serve
 
 test: setup ## everything that this machine can do: guest and engines are skipped, loudly, where they cannot be had
 	rm -rf build/reports

@@ -11,6 +11,7 @@
 #   v2        tests/integration on a pure cgroup v2 host: two User-mode Linux guests (tests/hosts) share it
 #   minimal   `make demo` and `make test` in a minimal Debian root, as root and as an ordinary user
 #   shim      tests/shim: the shim's codec, transport, service, and containerd with it
+#   serve     tests/serve: the gRPC server, its client and ctl
 #   engines   containerd, Podman, Docker, Buildah with wherry as their runtime
 #
 # A test that fails is run once more, alone: where it passes then, it is FLAKY, counted as passed and shown.
@@ -125,6 +126,18 @@ suite_minimal() {
 suite_shim() {
   pytest_suite shim tests/shim --timeout=180
   again shim --timeout=180
+}
+
+suite_serve() {
+  if ((EUID)); then
+    heading serve
+    echo "SKIPPED, LOUDLY: the server's containers need root"
+    rm -f "$reports/serve.json"
+    count single "$reports/serve.json" "tests/serve" "skipped: its containers need root"
+    return
+  fi
+  pytest_suite serve tests/serve --timeout=180
+  again serve --timeout=180
 }
 
 suite_engines() {
