@@ -346,7 +346,7 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     options.attached, options.verb = True, "exec"
     process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
     try:
-        report = await _known(process, options) or await _exec(process, options, below=False) or await _exec(process, options, below=True)
+        report = await _known(process, options) or await _exec(loop, process, options, below=False) or await _exec(loop, process, options, below=True)
         assert report is not None
         adopt_report(process, report)
     except BaseException:
@@ -355,52 +355,60 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
 
 
 async def _known(process: "Process", options: ExecOptions) -> "Report | None":
-    """The plan of the same process before, as a probe comes again and again. Where that fails it is made anew."""
+    """By the plan of one like it before, as a probe comes again and again. Where that fails it is made anew."""
     container = process.container
-    planned = container.plans.get(process.spec)
-    if planned is None:
-        return None
     if container.init.status in (PAUSED, PAUSING):
         raise failed("exec", refused("exec", "paused", container.id))
     try:
-        return await _send(process, options, planned, container.init.pidfd)
+        with lifecycle.opened(container.root, container.id) as record:
+            plan = execute.known(record, options)
+    except (WherryError, OSError):
+        return None
+    try:
+        return await _send(process, options, plan, container.init.pidfd) if plan else None
     except Failure:
-        del container.plans[process.spec]
         return None
 
 
-async def _exec(process: "Process", options: ExecOptions, below: bool) -> "Report | None":
+async def _exec(loop: "Loop", process: "Process", options: ExecOptions, below: bool) -> "Report | None":
     """None: the container's cgroup hands its controllers down, and takes no process itself."""
     try:
         planned: "Planned" = execute.prepare(options, below)
     except (WherryError, OSError) as error:
         raise failed("exec", error) from error
     try:
-        report = await _send(process, options, planned, planned.pidfd)
+        report = await _send(process, options, planned.plan, planned.pidfd, planned.affinity)
     except Failure as failure:
         if failure.error == EBUSY and failure.call == "CLONE" and not below:
             return None
         raise failed("exec", execute.worded(failure, planned.plan, planned.pidfd, options)) from failure
     finally:
         posix.close(planned.pidfd)
-    process.container.remember(process.spec, planned)
+    loop.soon(lambda: _keep(options, planned))
     return report
 
 
-async def _send(process: "Process", options: ExecOptions, planned: "Planned", target: int) -> Report:
+def _keep(options: ExecOptions, planned: "Planned") -> None:
+    try:
+        execute.keep(options, planned)
+    except (WherryError, OSError):  # it costs time alone
+        pass
+
+
+async def _send(process: "Process", options: ExecOptions, plan: bytes, target: int, affinity: bytes = b"") -> Report:
     process.answer = Later()
     process.number = process.container.next_number()  # the monitor may not have let go of a first attempt yet
-    _ask(process, monitor.EXEC, _exec_texts(process, options, planned), planned.plan, target=target)
+    _ask(process, monitor.EXEC, _exec_texts(process, options, affinity), plan, target=target)
     return made(await process.answer)
 
 
-def _exec_texts(process: "Process", options: ExecOptions, planned: "Planned") -> "dict[str, bytes]":
+def _exec_texts(process: "Process", options: ExecOptions, affinity: bytes) -> "dict[str, bytes]":
     return {
         "root": options.root.encode(errors=OS),
         "id": options.id.encode(errors=OS),
         "name": process.exec_id.encode(errors=OS),
         "meta": meta(process),
-        "extra": planned.affinity,
+        "extra": affinity,
     }
 
 

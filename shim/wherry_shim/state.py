@@ -12,7 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from wherry.container.execute import Planned
     from wherry.container.options import CreateOptions
     from wherry_shim.monitor import Monitor
     from wherry_shim.oom import Watch
@@ -28,8 +27,6 @@ STATUS_NUMBERS = {CREATING: 1, CREATED: 1, RUNNING: 2, STOPPED: 3, PAUSED: 4, PA
 
 NOT_EXITED = {"seconds": -62135596800, "nanos": 0}
 """The zero time of Go, which clients test for."""
-
-_PLANS = 4
 
 _FINISHED = (NOT_FOUND, "process already finished")
 _BUSY = (FAILED_PRECONDITION, "the container is being created")
@@ -166,13 +163,7 @@ class Container:
         self.orphaned = False  # its monitor has ended before it
         self.cut_short = False  # ... in the middle of its create
         self.turn = Turn()
-        self.plans: "dict[bytes, Planned]" = {}  # of the last few execs that went well, by their specifications
         self.last_number = 0
-
-    def remember(self, spec: bytes, planned: "Planned") -> None:
-        self.plans[spec] = planned
-        if len(self.plans) > _PLANS:
-            del self.plans[next(iter(self.plans))]
 
     def next_number(self) -> int:
         self.last_number += 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.bundle import Bundle
+from wherry.container import execute
 from wherry_shim.errors import ALREADY_EXISTS, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
 
 from .driver import Server, shell, spec
@@ -79,6 +80,32 @@ def test_the_same_exec_again_and_again(server: Server, bundle: Bundle, place: Pa
     server.call("Resume", id="a")
     bundle.rootfs.joinpath("probe.sh").unlink()
     assert "no such file or directory" in server.refused("Start", id="a", exec_id="h").text
+
+
+def test_an_exec_of_the_same_kind_needs_no_compiler(server: Server, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the third one on, with other arguments and values of the environment; for a server that comes later as well."""
+    make(server, bundle)
+    server.call("Start", id="a")
+
+    def run(server: Server, name: str, code: int) -> None:
+        server.call("Exec", id="a", exec_id=name, spec=shell(f'test $NAME = {name} && exit {code}', env=["PATH=/bin", f"NAME={name}"]))
+        server.call("Start", id="a", exec_id=name)
+        assert server.call("Wait", id="a", exec_id=name)["exit_status"] == code
+        server.loop.step(0)
+        server.call("Delete", id="a", exec_id=name)
+
+    run(server, "first", 11)
+    run(server, "second", 12)
+    monkeypatch.setattr(execute, "prepare", lambda *_: pytest.fail("an interpreter's work"))
+    run(server, "third", 13)
+    later = Server(place / "root")
+    later.finish(later.loop.start(later.service.adopt()))
+    run(later, "fourth", 14)
+    monitor = later.monitor("a")
+    assert monitor is not None
+    monitor.close()
+    os.close(later.service.containers()[0].init.pidfd)
+    later.loop.close()
 
 
 def test_signals(server: Server, bundle: Bundle) -> None:

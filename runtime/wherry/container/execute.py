@@ -67,11 +67,8 @@ def execute(options: ExecOptions) -> native.Create:
     """Starts the process; returns once its program executes. The result has its pid and pidfd, and is the caller's to close."""
     options.phase("look at the container")
     with opened(options.root, options.id) as container:
-        pidfd = _alive(container, options)
+        pidfd, config, process = _begin(container, options)
         try:
-            config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
-            process = process_of(config, options)
-            check_terminal(process, options)
             if options.attached and process.get("terminal"):
                 _own_size(process)
             before = _to_initial_affinity(process)
@@ -90,6 +87,19 @@ def execute(options: ExecOptions) -> native.Create:
             return create
         finally:
             posix.close(pidfd)
+
+
+def _begin(container: Container, options: ExecOptions) -> "tuple[int, dict[str, Any], dict[str, Any]]":
+    """A pidfd of init, which is the caller's to close; the configuration; the process."""
+    pidfd = _alive(container, options)
+    try:
+        config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
+        process = process_of(config, options)
+        check_terminal(process, options)
+    except BaseException:
+        posix.close(pidfd)
+        raise
+    return pidfd, config, process
 
 
 def check_terminal(process: "dict[str, Any]", options: ExecOptions) -> None:
@@ -336,11 +346,8 @@ class Planned:
 def prepare(options: ExecOptions, below: bool = False) -> Planned:
     """All of an exec but its launch. below: after an EBUSY of the clone, with the cgroup where init is now."""
     with opened(options.root, options.id) as container:
-        pidfd = _alive(container, options)
+        pidfd, config, process = _begin(container, options)
         try:
-            config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
-            process = process_of(config, options)
-            check_terminal(process, options)
             target = target_of(container, options)
             own = init_cgroup(target) if below else None
             if own is not None:
@@ -349,6 +356,23 @@ def prepare(options: ExecOptions, below: bool = False) -> Planned:
         except BaseException:
             posix.close(pidfd)
             raise
+
+
+def known(container: Container, options: ExecOptions) -> "bytes | None":
+    """The plan that an exec like this one has left, of one process.json."""
+    try:
+        return native.Pattern(options.process or b"", container=container, file=True).load(f"{options.root}/{options.id}")
+    except OSError:
+        return None
+
+
+def keep(options: ExecOptions, planned: Planned) -> None:
+    """After a launch that went well: for the next one like it."""
+    from wherry.container.exec_cache import remember
+
+    with opened(options.root, options.id) as container:
+        if "execCPUAffinity" not in planned.process:
+            remember(container, load(config_copy(container)), options, planned.plan)  # type: ignore[arg-type]
 
 
 def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:
