@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,12 @@ from wherry_shim.serve.metrics import Metrics
 
 @dataclass(frozen=True)
 class Rule:
-    """stream: it lasts as long as the client wants. slow: its request says how long it may take. quiet: not worth a line of the audit log."""
+    """stream: it lasts as long as the client wants. slow: its request says how long it may take. quiet: not worth a line of the audit log. begins: it sends the initial
+    metadata itself, and the trace in it."""
 
     role: Role
     stream: bool = False
+    begins: bool = False
     slow: bool = False
     quiet: bool = False
 
@@ -45,7 +48,8 @@ _SERVICES: dict[str, dict[str, Rule]] = {
         **dict.fromkeys(("Create", "Start", "Kill", "Pause", "Resume", "Update", "Delete", "DeleteExec"), RUN),
         "Stop": Rule(Role.RUN, slow=True),
         **dict.fromkeys(("Get", "List", "Processes", "Validate", "Plan", "Version", "Features"), READ),
-        **dict.fromkeys(("Wait", "Subscribe", "Logs", "Stats"), WATCH),
+        **dict.fromkeys(("Wait", "Logs", "Stats"), WATCH),
+        "Subscribe": Rule(Role.READ, stream=True, begins=True),
         **dict.fromkeys(("Attach", "Exec"), DRIVE),
     },
     "wherry.shim.v1.Admin": dict.fromkeys(("Reload", "Shutdown", "Audit"), ADMIN),
@@ -64,6 +68,7 @@ METHODS = {f"/{service}/{method}": rule for service, methods in _SERVICES.items(
 
 Behaviour = Callable[[Any, Any], Any]
 _RETRY_S = 0.5
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 @dataclass(eq=False)
@@ -77,6 +82,8 @@ class Call:
     id: str = ""
     ended: bool = False
     """By the server, not by the client."""
+    cut: Refusal | None = None
+    """Why, where it is not that the server ends."""
     began: float = field(default_factory=time.monotonic)
     began_at: int = field(default_factory=time.time_ns)
 
@@ -141,7 +148,7 @@ class Guard(ServerInterceptor):
                     self._over(call, StatusCode.CANCELLED)
                     raise
                 task.uncancel()
-                error = ending()
+                error = call.cut or ending()
             except Exception as failure:
                 error = self._refusal(call, failure)
             if error is not None:
@@ -182,7 +189,9 @@ class Guard(ServerInterceptor):
         self, call: Call, behaviour: Behaviour, request: Any, context: ServicerContext[Any, Any], streams_out: bool
     ) -> Any:
         if streams_out:
-            await context.send_initial_metadata(((trace.KEY, trace.current()),))
+            _current.set(call)
+            if not call.rule.begins:
+                await context.send_initial_metadata(((trace.KEY, trace.current()),))
             return await _streamed(behaviour(request, context), context)
         async with asyncio.timeout(self._seconds(call, request)):
             return await behaviour(request, context)
@@ -268,6 +277,18 @@ class _Admission:
 def ending() -> Refusal:
     text = "the server ends, or is replaced: what was asked goes on with the next one"
     return Refusal(StatusCode.UNAVAILABLE, text, "WHERRY-SHIM-ENDING", remedy="come back, with the cursor or the offsets", retry=_RETRY_S)
+
+
+def cutter() -> Callable[[Refusal], None]:
+    """Of the stream that is under way: ends it with a refusal, though it may stand in a write whose client does not read."""
+    call = _current.get()
+
+    def cut(refusal: Refusal) -> None:
+        if call is not None and not call.ended:
+            call.ended, call.cut = True, refusal
+            call.task.cancel()
+
+    return cut
 
 
 def _unknown(method: str) -> Behaviour:
