@@ -10,7 +10,12 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "runtime"))
@@ -111,7 +116,51 @@ def _coverage_row(leaf: str, row: dict[str, str]) -> str:
     return f"| `{leaf}` | {row['status']} | {how}{note} | {test} |\n"
 
 
-PAGES = {"errors.md": errors, "coverage.md": coverage}
+BEGIN = "<!-- From here on: printed by docs/generate.py from the tables that the command line is read by, runtime/wherry/cli. -->\n"
+
+
+class Absent:
+    """Finds, for the verbs' modules, what is not ours and not Python's own, our extension included: something that can do anything, and does
+    nothing. So the tables can be read where nothing is installed."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name != "wherry._native" and name.partition(".")[0] in ("wherry", *sys.stdlib_module_names):
+            return None
+        return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return MagicMock(name=spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+def command_line() -> str:
+    """The page is written by hand down to the mark."""
+    sys.meta_path.insert(0, Absent())  # type: ignore[arg-type]
+    from wherry.cli import catalogue
+
+    by_hand = (HERE / "command-line.md").read_text().partition(BEGIN)[0]
+    parts = [by_hand, BEGIN, "\n## Flags before the verb\n\n", _flags(catalogue.global_flags()), "\n## Verbs\n"]
+    for verb in catalogue.verbs():
+        words = " ".join(word for word in ("wherry", verb.name, "[FLAGS]" if verb.flags else "", verb.usage) if word)
+        more = f" {verb.more}" if verb.more else ""
+        parts.append(f"\n### {verb.name}\n\n    {words}\n\n{verb.line[0].upper()}{verb.line[1:]}.{more}\n")
+        if verb.flags:
+            parts += ["\n", _flags(verb.flags)]
+    return "".join(parts)
+
+
+def _flags(flags: Iterable[Any]) -> str:
+    rows = []
+    for flag in flags:
+        short = f", `-{flag.short}`" if flag.short else ""
+        text = flag.text.replace("|", "\\|").replace("<", "&lt;")
+        rows.append(f"| `--{f'{flag.name} {flag.value}'.rstrip()}`{short} | {text} |\n")
+    return "| flag | |\n|---|---|\n" + "".join(rows)
+
+
+PAGES = {"errors.md": errors, "coverage.md": coverage, "command-line.md": command_line}
 
 
 def main(arguments: list[str]) -> int:

@@ -38,7 +38,7 @@ SUMMARY: dict[str, tuple[str, str, str]] = {
     "exec": (
         "ID COMMAND [ARGUMENT...]",
         "run one more process in a container",
-        "Exits with the process's status; 255 where it could not be run. What stands behind ID is the command's.",
+        "Exits with the process's status; 255 where it could not be run, 124 where --timeout has ended it. What stands behind ID is the command's.",
     ),
     "pause": ("ID", "stop all processes of a container where they are", "They go on with wherry resume."),
     "resume": ("ID", "let the processes of a paused container go on", ""),

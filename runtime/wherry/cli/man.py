@@ -34,8 +34,8 @@ _FILES = {
     "$XDG_RUNTIME_DIR/wherry": "where containers are kept, for others",
 }
 _EXIT = (
-    "0 on success; 1 on an error, of which stderr has one line; 255 where exec could not run the process. An attached run or exec ends "
-    "with the status of the container's process, 128 and the number of the signal where one has killed it."
+    "0 on success; 1 on an error, of which stderr has one line; 255 where exec could not run the process, 124 where its "
+    "--timeout has ended it. An attached run or exec ends with the status of the container's process, 128 and the number of the signal where one has killed it."
 )
 
 
