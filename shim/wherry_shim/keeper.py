@@ -6,6 +6,7 @@ answers to who waits.
 """
 
 import posix
+from _thread import get_native_id
 
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import opened
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from wherry_shim.loop import Loop
+    from wherry_shim.loop import Loop, Timer
     from wherry_shim.monitor import Report
 
     Message = dict[str, Any]
 
 _SIGKILL = 9
 _EXECS_S = 10.0  # how long the end of init waits for those of its execs, which are dying
+_SWEEP_S = (0.02, 1.0)  # between two looks for orphans: at first, and in the end
 
 
 class Setting:
@@ -54,6 +56,7 @@ class Keeper:
         self._deleted: "dict[str, Message]" = {}
         """Answers of Delete, for who did not get the first one."""
         self._closing = False
+        self._sweeper: "Timer | None" = None
         loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
         native.subreaper()  # what a killed monitor leaves comes to us
 
@@ -133,6 +136,17 @@ class Keeper:
                 self._pump(process)
             if process.pid and process.status != STOPPED and process.pidfd >= 0:
                 self._adopt(process)
+        if container.cut_short or container.init.status != STOPPED:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+            self._sweep_on(_SWEEP_S[0])
+
+    def _sweep_on(self, pause: float) -> None:
+        """What the monitor was just making is a child of ours that nobody knows. Until it is reaped the first process of its pid namespace cannot end."""
+        self.sweep()
+        orphans = any(container.orphaned and container.init.status != STOPPED for container in self._containers.values())
+        again = orphans or pause < _SWEEP_S[1]
+        self._sweeper = self.loop.timer(pause, lambda: self._sweep_on(min(2 * pause, _SWEEP_S[1]))) if again else None
 
     def _pump(self, process: Process) -> None:
         """Its terminal, which we hold open as well."""
@@ -157,12 +171,11 @@ class Keeper:
         self.loop.watch(process.pidfd, over)
 
     def sweep(self) -> None:
-        """Orphans of a killed monitor that nobody else waits for. A thread may be waiting for a child of its own: then it is left for later."""
-        if self.loop.threads:
-            return
+        """Orphans of a killed monitor that nobody else waits for. A thread that is at work may be waiting for a child of its own: then ours alone."""
         known = {process.pid for container in self._containers.values() for process in (container.init, *container.execs.values())}
         known |= {container.monitor.pid for container in self._containers.values() if container.monitor is not None}
-        children = [pid for thread in posix.listdir("/proc/self/task") for pid in _children(thread)]
+        threads = posix.listdir("/proc/self/task") if not self.loop.threads else [str(get_native_id())]
+        children = [pid for thread in threads for pid in _children(thread)]
         for pid in children:
             try:
                 if pid not in known and pid not in LOGGERS:

@@ -230,7 +230,10 @@ class Monitor:
     def _reap(self, events: int) -> None:
         self.loop.unwatch(self._pidfd)
         posix.close(self._pidfd)
-        posix.waitpid(self.pid, posix.WNOHANG)
+        try:
+            posix.waitpid(self.pid, posix.WNOHANG)
+        except ChildProcessError:  # swept up by the keeper
+            pass
         self._readable(events)  # its last words come before its end
         if self._socket is not None:
             self._lost()
