@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from click.testing import CliRunner
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2_grpc
@@ -20,6 +21,7 @@ from harness.bundle import Bundle
 from wherry_shim.proto import containerd_task_v3_pb2_grpc as task_stubs
 from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 from wherry_shim.proto import wherry_shim_v1_pb2_grpc as stubs
+from wherry_shim.serve.main import command
 
 PROGRAM = str(Path(sys.executable).parent / "wherry-shim")
 PATIENCE = 30.0
@@ -88,6 +90,12 @@ class Server:
         self.kill()
         self.start()
 
+    def misuse(self, *options: str) -> str:
+        """What the command says, in this process, to options that no server can be started with. (Else a server would start here.)"""
+        done = CliRunner().invoke(command, [*self.words()[2:], *options, "--check"])
+        assert done.exit_code in (1, 2), done.output
+        return done.output
+
     def refusal(self, *options: str) -> str:
         """What a server says that does not start."""
         done = subprocess.run([*self.words(), *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
@@ -149,7 +157,7 @@ class Server:
     def clean_up(self) -> None:
         """Deletes what the test has left to us, with a server that answers."""
         try:
-            if self.root.is_dir() and any((self.root / "default").glob("*")) or any((self.data / "containers").glob("*")):
+            if any(any(place.glob("*")) for place in (self.root / "default", self.data / "containers")):
                 if self.process is None or self.process.poll() is not None:
                     self.options = [option for option in self.options if not option.startswith("--max")]
                     self.start()

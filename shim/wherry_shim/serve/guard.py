@@ -30,8 +30,8 @@ from wherry_shim.serve.metrics import Metrics
 
 @dataclass(frozen=True)
 class Rule:
-    """stream: it lasts as long as the client wants. slow: its request says how long it may take. quiet: not worth a line of the audit log. begins: it sends the initial
-    metadata itself, and the trace in it."""
+    """stream: it lasts as long as the client wants. slow: its request says how long it may take. quiet: not worth a line of the audit log. begins: sends the
+    initial metadata itself, and the trace in it."""
 
     role: Role
     stream: bool = False

@@ -8,16 +8,18 @@ import asyncio
 import ipaddress
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from wherry_shim.serve.acceptor import AddressError, listen_tcp, listen_unix
+from wherry_shim.serve.acceptor import AddressError, address_of, listen_tcp, listen_unix
 
 if TYPE_CHECKING:
     import socket
+
+    from wherry_shim.serve.supervisor import Counts
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -49,12 +51,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-if TYPE_CHECKING:
-    Counts = Any
-
-
 class _Counts(Collector):
-    """What the supervisor has counted: `statuses` by name, and numbers."""
+    """What the supervisor has counted."""
 
     def __init__(self, function: Callable[[], Counts]) -> None:
         self._function = function
@@ -62,14 +60,14 @@ class _Counts(Collector):
     def collect(self) -> Iterator[Metric]:
         counts = self._function()
         containers = GaugeMetricFamily("wherry_containers", "Containers of this server", labels=["status"])
-        for status, number in counts.statuses.items():
+        for status, number in counts.containers.items():
             containers.add_metric([status.lower()], number)
         yield containers
         yield GaugeMetricFamily("wherry_execs", "Processes that are executed in containers", counts.execs)
         yield CounterMetricFamily("wherry_restarts", "Containers started again by their policy", counts.restarts)
-        yield CounterMetricFamily("wherry_events", "Events written since the server began", counts.events)
+        yield CounterMetricFamily("wherry_events", "Events written", counts.events)
         yield GaugeMetricFamily("wherry_subscribers", "Streams of events", counts.subscribers)
-        yield GaugeMetricFamily("wherry_log_bytes", "Output of containers that is kept", counts.log_bytes)
+        yield GaugeMetricFamily("wherry_event_log_bytes", "Events that are kept", counts.log_bytes)
 
 
 # ---- the endpoint
@@ -95,6 +93,7 @@ def listen(address: str, public: bool) -> socket.socket:
 class Endpoint:
     def __init__(self, listener: socket.socket, metrics: Metrics) -> None:
         self._listener, self._metrics = listener, metrics
+        self.address = address_of(listener)
         self._server: asyncio.Server | None = None
         self._open = 0
 
