@@ -123,17 +123,6 @@ static int add_mounts(struct sha256 *s)
 	return got < 0 ? -errno : 0;
 }
 
-void host_hex(const uint8_t digest[32], char out[65])
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (int i = 0; i < 32; i++) {
-		out[2 * i] = digits[digest[i] >> 4];
-		out[2 * i + 1] = digits[digest[i] & 15];
-	}
-	out[64] = 0;
-}
-
 int host_facts_key(char out[65])
 {
 	static const char *const files[] = { "/proc/sys/kernel/random/boot_id", "/proc/self/cgroup", "/sys/kernel/security/lsm" };
@@ -153,6 +142,6 @@ int host_facts_key(char out[65])
 	if (result < 0)
 		return result;
 	sha256_end(&s, digest);
-	host_hex(digest, out);
+	host_hex(digest, sizeof(digest), out);
 	return 0;
 }

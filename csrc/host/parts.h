@@ -38,7 +38,6 @@ int host_send_fd(int socket, const void *data, size_t size, int fd);
 int host_parse_number(const char *text, uint64_t *value); /* decimal digits, then NUL or white space */
 int host_remove_tree(int parent, const char *name);       /* rm -r; no such file is no error */
 void host_add_namespaces(struct sha256 *s, const char *process); /* facts.c: which ones the process (its number, or "self") is in */
-void host_hex(const uint8_t digest[32], char out[65]); /* facts.c */
 int64_t host_now_ms(void);
 void host_sleep_ms(uint32_t ms);
 /* Joins texts into `out`: the end, or NULL when it does not fit (out is then cut and useless). */

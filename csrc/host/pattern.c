@@ -244,10 +244,10 @@ static int read_text(struct reader *r, uint8_t node, const void *text, size_t si
 	}
 	sha256_add(&r->name, r->from, (size_t)(r->end - r->from));
 	sha256_end(&r->name, digest);
-	host_hex(digest, p->pattern.hex);
+	host_hex(digest, sizeof(digest), p->pattern.hex);
 	add_blanks(r, digest);
 	sha256_end(&r->name, digest);
-	host_hex(digest, p->exact.hex);
+	host_hex(digest, sizeof(digest), p->exact.hex);
 	return 0;
 }
 

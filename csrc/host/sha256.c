@@ -117,3 +117,14 @@ void sha256(const void *data, size_t size, uint8_t out[32])
 	sha256_add(&s, data, size);
 	sha256_end(&s, out);
 }
+
+void host_hex(const uint8_t *data, size_t size, char *out)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < size; i++) {
+		*out++ = digits[data[i] >> 4];
+		*out++ = digits[data[i] & 15];
+	}
+	*out = '\0';
+}

@@ -5,67 +5,52 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../host/parts.h"
 #include "wherry/front.h"
 #include "wherry/sys.h"
 
-struct writer {
-	char *at, *end;
-	bool failed;
-};
-
-static void put(struct writer *w, const char *text)
+// NULL once it did not fit, or cannot be written at all.
+static char *put(char *at, const char *end, const char *text)
 {
-	size_t length = strlen(text);
-
-	if (length >= (size_t)(w->end - w->at)) {
-		w->failed = true;
-		return;
-	}
-	memcpy(w->at, text, length + 1);
-	w->at += length;
+	return host_append(at, end, text, strlen(text));
 }
 
 // A text that stands in quotes as it is: another one is Python's.
-static void put_quoted(struct writer *w, const char *text)
+static char *put_quoted(char *at, const char *end, const char *text)
 {
 	for (const char *c = text; *c; c++)
 		if (*c < 0x20 || *c > 0x7e || *c == '"' || *c == '\\')
-			w->failed = true;
-	put(w, "\"");
-	put(w, text);
-	put(w, "\"");
+			return NULL;
+	return put(put(put(at, end, "\""), end, text), end, "\"");
 }
 
-static void put_list(struct writer *w, const char *name, const char *const *texts)
+static char *put_list(char *at, const char *end, const char *name, const char *const *texts)
 {
-	put(w, name);
-	for (size_t i = 0; texts[i]; i++) {
-		if (i)
-			put(w, ",");
-		put_quoted(w, texts[i]);
-	}
-	put(w, "]");
+	at = put(at, end, name);
+	for (size_t i = 0; texts[i]; i++)
+		at = put_quoted(i ? put(at, end, ",") : at, end, texts[i]);
+	return put(at, end, "]");
 }
 
-static void put_text(struct writer *w, const char *name, const char *value)
+static char *put_text(char *at, const char *end, const char *name, const char *value)
 {
-	put(w, name);
-	put_quoted(w, value ? value : "");
+	return put_quoted(put(at, end, name), end, value ? value : "");
 }
 
-// The command line in one form, whatever the order of its flags: wherry.container.execute writes the same. Bytes, or -1.
+// The command line in one form, whatever the order of its flags: wherry.container.exec_cache writes the same. Bytes, or -1.
 static ssize_t write_down(const struct front *f, char *out, size_t size)
 {
-	struct writer w = {out, out + size, false};
+	const char *end = out + size;
+	char *at = out;
 
 	if (!f->words[0])
 		return -1;
-	put_text(&w, "{\"cwd\":", f->cwd);
-	put_text(&w, ",\"user\":", f->user);
-	put_list(&w, ",\"process\":{\"env\":[", f->env);
-	put_list(&w, ",\"args\":[", (const char *const *)f->words);
-	put(&w, "}}");
-	return w.failed ? -1 : w.at - out;
+	at = put_text(at, end, "{\"cwd\":", f->cwd);
+	at = put_text(at, end, ",\"user\":", f->user);
+	at = put_list(at, end, ",\"process\":{\"env\":[", f->env);
+	at = put_list(at, end, ",\"args\":[", (const char *const *)f->words);
+	at = put(at, end, "}}");
+	return at ? at - out : -1;
 }
 
 static struct host_create create;
@@ -73,16 +58,6 @@ static struct host_request request;
 static struct host_container container;
 static struct host_pattern pattern;
 static char text[32 << 10], directory[WHERRY_MAX_PATH];
-
-static bool join_directory(const struct front *f)
-{
-	struct writer w = {directory, directory + sizeof(directory), false};
-
-	put(&w, f->root);
-	put(&w, "/");
-	put(&w, f->id);
-	return !w.failed;
-}
 
 // The plan for what is asked; true where the front can execute it.
 static bool find_plan(const struct front *f)
@@ -96,7 +71,7 @@ static bool find_plan(const struct front *f)
 		return false;
 	if (!f->process_file)
 		process.size = (size_t)length;
-	if (!join_directory(f) || host_exec_pattern(&pattern, &container, f->process_file, process.bytes, process.size) ||
+	if (!host_join(directory, sizeof(directory), f->root, f->id) || host_exec_pattern(&pattern, &container, f->process_file, process.bytes, process.size) ||
 	    host_pattern_load(directory, &pattern, process.bytes, process.size, &request.plan, &request.plan_size))
 		return false;
 	plan = request.plan;

@@ -68,8 +68,7 @@ static const char *build(void)
 {
 	static char text[13 + 2 * WHERRY_BUILD_ID_SIZE + 1] = "WHERRY_BUILD=";
 
-	for (size_t i = 0; i < 2 * WHERRY_BUILD_ID_SIZE; i++)
-		text[13 + i] = "0123456789abcdef"[wherry_build_id[i / 2] >> (i % 2 ? 0 : 4) & 15];
+	host_hex(wherry_build_id, WHERRY_BUILD_ID_SIZE, text + strlen(text));
 	return text;
 }
 

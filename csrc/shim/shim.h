@@ -44,7 +44,6 @@ bool shim_group(struct shim_text *group);
 
 /* world.c: of the zygote that can serve us */
 bool shim_zygote_path(char path[SHIM_SOCKET]);
-void shim_hex(char *out, const uint8_t *data, size_t size);
 
 /* zygote.c: a connected socket, or -1; then the server's pid, or -1 */
 int shim_zygote_connect(void);

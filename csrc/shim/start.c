@@ -43,7 +43,7 @@ static bool socket_path(const struct shim_call *call, struct shim_text directory
 		first = false;
 	}
 	sha256_end(&s, digest);
-	shim_hex(hex, digest, sizeof(digest));
+	host_hex(digest, sizeof(digest), hex);
 	path[0] = '\0';
 	return append(path, SHIM_SOCKET, directory) && append(path, SHIM_SOCKET, shim_word("/")) && append(path, SHIM_SOCKET, shim_word(hex));
 }

@@ -44,15 +44,6 @@ static bool add_status(struct sha256 *s, char *buffer, size_t room)
 	return true;
 }
 
-void shim_hex(char *out, const uint8_t *data, size_t size)
-{
-	for (size_t i = 0; i < size; i++) {
-		*out++ = "0123456789abcdef"[data[i] >> 4];
-		*out++ = "0123456789abcdef"[data[i] & 15];
-	}
-	*out = '\0';
-}
-
 /* Where we are installed: two installations of one build do not share an interpreter. */
 static bool add_directory(struct sha256 *s, char *buffer, size_t room)
 {
@@ -76,7 +67,7 @@ bool shim_zygote_path(char path[SHIM_SOCKET])
 	struct sha256 s;
 
 	sha256_begin(&s);
-	shim_hex(build, wherry_build_id, WHERRY_BUILD_ID_SIZE);
+	host_hex(wherry_build_id, WHERRY_BUILD_ID_SIZE, build);
 	add(&s, build);
 	add(&s, "\n");
 	if (!add_directory(&s, buffer, sizeof(buffer)))
@@ -89,6 +80,6 @@ bool shim_zygote_path(char path[SHIM_SOCKET])
 		add(&s, buffer);
 	sha256_end(&s, digest);
 	memcpy(path, prefix, sizeof(prefix));
-	shim_hex(path + sizeof(prefix) - 1, digest, 16);
+	host_hex(digest, 16, path + sizeof(prefix) - 1);
 	return true;
 }

@@ -3,6 +3,7 @@
 
 import posix
 
+from wherry.cgroup.files import UNLIMITED, keyed, number, pressure, text
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import opened
 from wherry.errors import NotFoundError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
-_UNLIMITED = (1 << 64) - 1
 _TICK = 10_000_000  # nanoseconds of USER_HZ
 
 _V2_MEMORY = """anon file kernel_stack slab sock shmem file_mapped file_dirty file_writeback anon_thp inactive_anon active_anon inactive_file active_file
@@ -70,40 +70,6 @@ def _exists(path: str) -> bool:
     return True
 
 
-def _text(path: str) -> "str | None":
-    try:
-        descriptor = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        chunks = []
-        while chunk := posix.read(descriptor, 1 << 16):
-            chunks.append(chunk)
-        return b"".join(chunks).decode("ascii", "replace")
-    except OSError:  # no such statistics on this device, or the cgroup has gone
-        return None
-    finally:
-        posix.close(descriptor)
-
-
-def _number(path: str) -> "int | None":
-    text = (_text(path) or "").strip()
-    if text == "max":
-        return _UNLIMITED
-    return int(text) if text.isdigit() else None
-
-
-def _keyed(path: str) -> "dict[str, int]":
-    found = {}
-    for line in (_text(path) or "").splitlines():
-        key, _, value = line.partition(" ")
-        if value == "max":
-            found[key] = _UNLIMITED
-        elif value.isdigit():
-            found[key] = int(value)
-    return found
-
-
 def _some(fields: "Message") -> "Message":
     """What is known."""
     return {name: value for name, value in fields.items() if value is not None and value != {} and value != []}
@@ -113,10 +79,10 @@ def _some(fields: "Message") -> "Message":
 
 
 def _v2(path: str) -> "Message":
-    events = _keyed(f"{path}/memory.events")
+    events = keyed(f"{path}/memory.events")
     return _some(
         {
-            "pids": _some({"current": _number(f"{path}/pids.current"), "limit": _number(f"{path}/pids.max")}),
+            "pids": _some({"current": number(f"{path}/pids.current"), "limit": number(f"{path}/pids.max")}),
             "cpu": _v2_cpu(path),
             "memory": _v2_memory(path),
             "rdma": _rdma(path),
@@ -128,48 +94,38 @@ def _v2(path: str) -> "Message":
 
 
 def _v2_cpu(path: str) -> "Message":
-    stat = _keyed(f"{path}/cpu.stat")
+    stat = keyed(f"{path}/cpu.stat")
     names = ("usage_usec", "user_usec", "system_usec", "nr_periods", "nr_throttled", "throttled_usec", "nr_bursts", "burst_usec")
-    return _some({**{name: stat[name] for name in names if name in stat}, "psi": _pressure(f"{path}/cpu.pressure")})
+    return _some({**{name: stat[name] for name in names if name in stat}, "psi": pressure(f"{path}/cpu.pressure")})
 
 
 def _v2_memory(path: str) -> "Message":
-    stat = _keyed(f"{path}/memory.stat")
+    stat = keyed(f"{path}/memory.stat")
     files = {"usage": "current", "usage_limit": "max", "max_usage": "peak"}
     files |= {"swap_usage": "swap.current", "swap_limit": "swap.max", "swap_max_usage": "swap.peak"}
     found = {name: stat[name] for name in _V2_MEMORY if name in stat}
-    found |= {name: _number(f"{path}/memory.{file}") for name, file in files.items()}  # type: ignore[misc]
-    return _some({**found, "psi": _pressure(f"{path}/memory.pressure")})
-
-
-def _pressure(path: str) -> "Message":
-    """some avg10=0.00 avg60=0.00 avg300=0.00 total=0"""
-    found: "Message" = {}
-    for line in (_text(path) or "").splitlines():
-        kind, *pairs = line.split()
-        values = dict(pair.split("=", 1) for pair in pairs)
-        found[kind] = {name: float(values.get(name, 0)) for name in ("avg10", "avg60", "avg300")} | {"total": int(values.get("total", 0))}
-    return found
+    found |= {name: number(f"{path}/memory.{file}") for name, file in files.items()}  # type: ignore[misc]
+    return _some({**found, "psi": pressure(f"{path}/memory.pressure")})
 
 
 def _v2_io(path: str) -> "Message":
     entries = []
-    for line in (_text(f"{path}/io.stat") or "").splitlines():
+    for line in text(f"{path}/io.stat").splitlines():
         device, *pairs = line.split()
         major, _, minor = device.partition(":")
         values = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         if major.isdigit() and minor.isdigit():
             numbers = {name: int(values[name]) for name in ("rbytes", "wbytes", "rios", "wios") if values.get(name, "").isdigit()}
             entries.append({"major": int(major), "minor": int(minor), **numbers})
-    return _some({"usage": entries, "psi": _pressure(f"{path}/io.pressure")})
+    return _some({"usage": entries, "psi": pressure(f"{path}/io.pressure")})
 
 
 def _v2_hugetlb(path: str) -> "list[Message]":
     found = []
     for name in _names(path, "hugetlb.", ".current"):
         prefix = f"{path}/hugetlb.{name}"
-        fields = {"current": _number(f"{prefix}.current"), "max": _number(f"{prefix}.max"), "pagesize": name}
-        found.append(_some({**fields, "failcnt": _keyed(f"{prefix}.events").get("max")}))
+        fields = {"current": number(f"{prefix}.current"), "max": number(f"{prefix}.max"), "pagesize": name}
+        found.append(_some({**fields, "failcnt": keyed(f"{prefix}.events").get("max")}))
     return found
 
 
@@ -192,7 +148,7 @@ def _rdma(path: str) -> "Message":
 
 def _rdma_entries(path: str) -> "list[Message]":
     found = []
-    for line in (_text(path) or "").splitlines():
+    for line in text(path).splitlines():
         device, *pairs = line.split()
         values = dict(pair.split("=", 1) for pair in pairs)
         numbers = {key: 0xFFFFFFFF if values[name] == "max" else int(values[name]) for key, name in _RDMA.items() if name in values}
@@ -208,11 +164,11 @@ _RDMA = {"hca_handles": "hca_handle", "hca_objects": "hca_object"}
 
 def _v1(places: "dict[str, str]") -> "Message":
     memory, pids = places.get("memory"), places.get("pids")
-    control = _keyed(f"{memory}/memory.oom_control") if memory else {}
+    control = keyed(f"{memory}/memory.oom_control") if memory else {}
     return _some(
         {
             "hugetlb": _v1_hugetlb(places["hugetlb"]) if "hugetlb" in places else [],
-            "pids": _some({"current": _number(f"{pids}/pids.current"), "limit": _limit(f"{pids}/pids.max")}) if pids else {},
+            "pids": _some({"current": number(f"{pids}/pids.current"), "limit": _limit(f"{pids}/pids.max")}) if pids else {},
             "cpu": _v1_cpu(places),
             "memory": _v1_memory(memory) if memory else {},
             "blkio": _v1_blkio(places["blkio"]) if "blkio" in places else {},
@@ -224,31 +180,31 @@ def _v1(places: "dict[str, str]") -> "Message":
 
 def _limit(path: str) -> "int | None":
     """Of pids, where 0 says that there is none."""
-    number = _number(path)
-    return 0 if number == _UNLIMITED else number
+    found = number(path)
+    return 0 if found == UNLIMITED else found
 
 
 def _v1_cpu(places: "dict[str, str]") -> "Message":
     usage: "Message" = {}
     if "cpuacct" in places:
         path = places["cpuacct"]
-        ticks = _keyed(f"{path}/cpuacct.stat")
-        usage = {"total": _number(f"{path}/cpuacct.usage"), "per_cpu": [int(word) for word in (_text(f"{path}/cpuacct.usage_percpu") or "").split()]}
+        ticks = keyed(f"{path}/cpuacct.stat")
+        usage = {"total": number(f"{path}/cpuacct.usage"), "per_cpu": [int(word) for word in text(f"{path}/cpuacct.usage_percpu").split()]}
         usage |= {field: ticks[name] * _TICK for field, name in (("kernel", "system"), ("user", "user")) if name in ticks}
-    stat = _keyed(f"{places['cpu']}/cpu.stat") if "cpu" in places else {}
+    stat = keyed(f"{places['cpu']}/cpu.stat") if "cpu" in places else {}
     names = {"periods": "nr_periods", "throttled_periods": "nr_throttled", "throttled_time": "throttled_time"}
     return _some({"usage": _some(usage), "throttling": {field: stat[name] for field, name in names.items() if name in stat}})
 
 
 def _v1_memory(path: str) -> "Message":
-    stat = _keyed(f"{path}/memory.stat")
+    stat = keyed(f"{path}/memory.stat")
     found: "Message" = {name: stat[name] for name in _V1_MEMORY if name in stat}
     for file, field in _V1_FAULTS.items():
         found |= {prefix + field: stat[prefix + file] for prefix in ("", "total_") if prefix + file in stat}
     found |= {field: stat[name] for name, field in _V1_LIMITS.items() if name in stat}
     for field, prefix in _V1_ENTRIES.items():
         files = {"limit": "limit_in_bytes", "usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
-        found[field] = _some({name: _number(f"{path}/{prefix}.{file}") for name, file in files.items()})
+        found[field] = _some({name: number(f"{path}/{prefix}.{file}") for name, file in files.items()})
     return _some(found)
 
 
@@ -256,9 +212,9 @@ def _v1_blkio(path: str) -> "Message":
     """8:0 Read 4096; the sum at the end of a file is left out."""
     found: "Message" = {}
     for field, files in _V1_BLKIO.items():
-        text = next((text for file in files if (text := _text(f"{path}/blkio.{file}")) is not None), "")
+        lines = next((whole for file in files if (whole := text(f"{path}/blkio.{file}"))), "").splitlines()
         entries = []
-        for line in text.splitlines():
+        for line in lines:
             words = line.replace(":", " ").split()
             if len(words) >= 3 and words[0].isdigit() and words[1].isdigit() and words[-1].isdigit():
                 entry = {"op": words[2] if len(words) == 4 else "", "major": int(words[0]), "minor": int(words[1]), "value": int(words[-1])}
@@ -268,7 +224,7 @@ def _v1_blkio(path: str) -> "Message":
 
 
 def _device(major: int, minor: int) -> str:
-    for line in (_text(f"/sys/dev/block/{major}:{minor}/uevent") or "").splitlines():
+    for line in text(f"/sys/dev/block/{major}:{minor}/uevent").splitlines():
         if line.startswith("DEVNAME="):
             return "/dev/" + line[8:]
     return ""
@@ -278,5 +234,5 @@ def _v1_hugetlb(path: str) -> "list[Message]":
     found = []
     for name in _names(path, "hugetlb.", ".usage_in_bytes"):
         files = {"usage": "usage_in_bytes", "max": "max_usage_in_bytes", "failcnt": "failcnt"}
-        found.append(_some({field: _number(f"{path}/hugetlb.{name}.{file}") for field, file in files.items()}) | {"pagesize": name})
+        found.append(_some({field: number(f"{path}/hugetlb.{name}.{file}") for field, file in files.items()}) | {"pagesize": name})
     return found

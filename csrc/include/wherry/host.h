@@ -133,6 +133,7 @@ struct sha256 { uint32_t state[8]; uint64_t length; uint8_t block[64]; };
 void sha256_begin(struct sha256 *s);
 void sha256_add(struct sha256 *s, const void *data, size_t size);
 void sha256_end(struct sha256 *s, uint8_t out[32]);
+void host_hex(const uint8_t *data, size_t size, char *out); /* lower case, and a NUL */
 
 /* cache.c: <root>/@plans/<SHA-256> ("@" is in no id), 0600 files in a 0700 directory of ours, at most 512 files. The keys are pattern.c's. */
 enum wherry_option {

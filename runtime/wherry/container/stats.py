@@ -4,6 +4,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+from wherry.cgroup.files import UNLIMITED, keyed, number, pressure, text
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import opened
 from wherry.errors import NotFoundError, refused
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TICK = 10_000_000  # nanoseconds of USER_HZ, which is 100 on every architecture that we know
-_UNLIMITED = (1 << 64) - 1
 _OPERATIONS = {"rbytes": "Read", "wbytes": "Write", "rios": "Read", "wios": "Write"}
 
 
@@ -62,58 +62,33 @@ def stats_of(cgroups: "list[Cgroup]") -> dict[str, Any]:
 def oom_kills(cgroups: "list[Cgroup]") -> int:
     for cgroup in cgroups:
         if cgroup.v2:
-            text = _keyed(f"{cgroup.path}/memory.events")
+            found = keyed(f"{cgroup.path}/memory.events")
         elif "memory" in cgroup.mount.rpartition("/")[2].split(","):
-            text = _keyed(f"{cgroup.path}/memory.oom_control")
+            found = keyed(f"{cgroup.path}/memory.oom_control")
         else:
             continue
-        if "oom_kill" in text:
-            return text["oom_kill"]
+        if "oom_kill" in found:
+            return found["oom_kill"]
     return 0
 
 
 # ---- files
 
 
-def _read(path: str) -> str:
-    """What is not there has nothing to say: a kernel without it, or a controller that is not enabled."""
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
 def _number(path: str) -> int:
-    text = _read(path).strip()
-    return _UNLIMITED if text == "max" else int(text) if text.removeprefix("-").isdigit() else 0
-
-
-def _keyed(path: str) -> dict[str, int]:
-    """Lines of "key value"."""
-    pairs = (line.split() for line in _read(path).splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
-
-
-def _pressure(path: str) -> "dict[str, Any] | None":
-    found: dict[str, Any] = {}
-    for line in _read(path).splitlines():
-        kind, *pairs = line.split()
-        values = dict(pair.split("=", 1) for pair in pairs)
-        found[kind] = {name: int(value) if name == "total" else float(value) for name, value in values.items()}
-    return found or None
+    return number(path) or 0
 
 
 def _with_pressure(section: dict[str, Any], path: str) -> dict[str, Any]:
-    pressure = _pressure(path)
-    return {**section, "psi": pressure} if pressure else section
+    found = pressure(path)
+    return {**section, "psi": found} if found else section
 
 
 def _list(path: str) -> list[int]:
-    text = _read(path).strip()
-    if not text:
+    found = text(path).strip()
+    if not found:
         return []
-    mask = node_mask(text)
+    mask = node_mask(found)
     return [number for number in range(mask.bit_length()) if mask >> number & 1]
 
 
@@ -144,7 +119,7 @@ def _hugetlb(path: str, current: str, most: str, failures: str) -> dict[str, Any
 
 
 def _failures(base: str, name: str) -> int:
-    return _keyed(base + name).get("max", 0) if name == "events" else _number(base + name)
+    return keyed(base + name).get("max", 0) if name == "events" else _number(base + name)
 
 
 # ---- version 1
@@ -153,7 +128,7 @@ def _failures(base: str, name: str) -> int:
 def _v1(path: dict[str, str]) -> dict[str, Any]:
     none = "/nonexistent"
     cpu, account, memory = path.get("cpu", none), path.get("cpuacct", none), path.get("memory", none)
-    stat = _keyed(f"{memory}/memory.stat")
+    stat = keyed(f"{memory}/memory.stat")
     pids = path.get("pids", none)
     return {
         "cpu": {"usage": _v1_usage(account), "throttling": _v1_throttling(cpu)},
@@ -175,11 +150,11 @@ def _v1(path: dict[str, str]) -> dict[str, Any]:
 
 
 def _v1_usage(account: str) -> dict[str, Any]:
-    parts = _keyed(f"{account}/cpuacct.stat")
-    rows = [[int(word) for word in line.split()] for line in _read(f"{account}/cpuacct.usage_all").splitlines()[1:]]
+    parts = keyed(f"{account}/cpuacct.stat")
+    rows = [[int(word) for word in line.split()] for line in text(f"{account}/cpuacct.usage_all").splitlines()[1:]]
     return {
         "total": _number(f"{account}/cpuacct.usage"),
-        "percpu": [int(word) for word in _read(f"{account}/cpuacct.usage_percpu").split()],
+        "percpu": [int(word) for word in text(f"{account}/cpuacct.usage_percpu").split()],
         "percpu_kernel": [row[2] for row in rows if len(row) > 2],
         "percpu_user": [row[1] for row in rows if len(row) > 2],
         "kernel": parts.get("system", 0) * _TICK,
@@ -188,7 +163,7 @@ def _v1_usage(account: str) -> dict[str, Any]:
 
 
 def _v1_throttling(cpu: str) -> dict[str, int]:
-    stat = _keyed(f"{cpu}/cpu.stat")
+    stat = keyed(f"{cpu}/cpu.stat")
     return {
         "periods": stat.get("nr_periods", 0),
         "throttledPeriods": stat.get("nr_throttled", 0),
@@ -224,7 +199,7 @@ def _v1_block(path: str) -> dict[str, Any]:
     found = {}
     for key, names in _V1_BLOCK.items():
         for name in names:
-            entries = list(_v1_lines(_read(f"{path}/blkio.{name}")))
+            entries = list(_v1_lines(text(f"{path}/blkio.{name}")))
             if entries:
                 found[key] = entries
                 break
@@ -244,7 +219,7 @@ def _v1_lines(text: str) -> "Iterator[dict[str, Any]]":
 
 
 def _v2(path: str) -> dict[str, Any]:
-    stat, memory = _keyed(f"{path}/cpu.stat"), _keyed(f"{path}/memory.stat")
+    stat, memory = keyed(f"{path}/cpu.stat"), keyed(f"{path}/memory.stat")
     usage = {
         "total": stat.get("usage_usec", 0) * 1000,
         "kernel": stat.get("system_usec", 0) * 1000,
@@ -273,14 +248,14 @@ def _v2_memory(path: str, stat: dict[str, int]) -> dict[str, Any]:
         "limit": _number(f"{path}/memory.max"),
         "usage": _number(f"{path}/memory.current"),
         "max": _number(f"{path}/memory.peak"),
-        "failcnt": _keyed(f"{path}/memory.events").get("max", 0),
+        "failcnt": keyed(f"{path}/memory.events").get("max", 0),
     }
     swap_limit, limit = _number(f"{path}/memory.swap.max"), usage["limit"]
     swap = {
-        "limit": _UNLIMITED if _UNLIMITED in (swap_limit, limit) else swap_limit + limit,
+        "limit": UNLIMITED if UNLIMITED in (swap_limit, limit) else swap_limit + limit,
         "usage": _number(f"{path}/memory.swap.current") + usage["usage"],
         "max": _number(f"{path}/memory.swap.peak"),
-        "failcnt": _keyed(f"{path}/memory.swap.events").get("fail", 0),
+        "failcnt": keyed(f"{path}/memory.swap.events").get("fail", 0),
     }
     nothing = {"limit": 0, "failcnt": 0}
     return {"cache": stat.get("file", 0), "usage": usage, "swap": swap, "kernel": nothing, "kernelTCP": nothing, "raw": stat}
@@ -288,7 +263,7 @@ def _v2_memory(path: str, stat: dict[str, int]) -> dict[str, Any]:
 
 def _v2_block(path: str) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {}
-    for line in _read(f"{path}/io.stat").splitlines():
+    for line in text(f"{path}/io.stat").splitlines():
         device, *pairs = line.split()
         if ":" not in device:
             continue
@@ -302,4 +277,4 @@ def _v2_block(path: str) -> dict[str, Any]:
 
 def _pids(path: str) -> dict[str, int]:
     limit = _number(f"{path}/pids.max")
-    return {"current": _number(f"{path}/pids.current"), "limit": 0 if limit == _UNLIMITED else limit}
+    return {"current": _number(f"{path}/pids.current"), "limit": 0 if limit == UNLIMITED else limit}
