@@ -53,6 +53,7 @@ class ContainerdServer:
         self.publisher = self._publisher(arguments, environment)
         self.service = Service(self.loop, Setting(arguments["namespace"]), Emitter(self.publisher), unpack)
         self.service.log = self.log
+        self.service.shows_ended = True
         self.service.on_shutdown = self.shut_down
         self.sandbox: "Sandbox | None" = None
         self._tasks = Handler(self.service, METHODS)

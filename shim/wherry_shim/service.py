@@ -85,6 +85,10 @@ _REMEMBERED = 64
 
 
 class Service(Keeper):
+    shows_ended = False
+    """Pids names the first process of a container that has ended, until it is deleted: containerd from 1.7 on, coming back, takes a task without a
+    process for leaked, deletes it, and nobody learns of its exit code."""
+
     def call(self, method: str, request: "Message") -> Task:
         return self.loop.start(self._guarded(method, request))
 
@@ -153,7 +157,7 @@ class Service(Keeper):
         """A container that lives has at least its first process: who reads an empty list takes it for leaked."""
         init = container.init
         if not init.pid or init.status == STOPPED:
-            return []
+            return [init.pid] if init.pid and self.shows_ended else []
         try:
             return freezer.processes(container.root, container.id) or [init.pid]
         except (WherryError, OSError):
