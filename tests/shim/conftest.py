@@ -18,6 +18,7 @@ import pytest
 from harness.bundle import make_rootfs
 from harness.census import Census, cgroup_mounts
 
+from . import newer
 from .daemon import Daemon, nothing_left, wait_until
 from .driver import Server
 
@@ -65,13 +66,15 @@ def no_parents_of_engines() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
-    if not shutil.which("containerd") or not shutil.which("ctr"):
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """This machine's containerd, or that of a Debian suite (tests/shim/newer.py)."""
+    tools = newer.tools(request.param) if getattr(request, "param", "") else None
+    if not tools and (not shutil.which("containerd") or not shutil.which("ctr")):
         pytest.skip("SKIPPED, LOUDLY: no containerd on this machine")
     place = Path(tempfile.mkdtemp(prefix="wherry-shim-", dir="/var/tmp"))
     rootfs = place / "images/box/rootfs"
     rootfs.mkdir(parents=True)
-    one = Daemon(place, make_rootfs(rootfs, None))
+    one = Daemon(place, make_rootfs(rootfs, None), tools=tools)
     try:
         one.start()
         yield one

@@ -18,19 +18,20 @@ PEER = "io.containerd.runc.v2"
 
 
 class Daemon:
-    def __init__(self, place: Path, rootfs: Path, path: Path = BINARY.parent) -> None:
-        """path: the directory where it finds shims first."""
+    def __init__(self, place: Path, rootfs: Path, path: Path = BINARY.parent, tools: Path | None = None) -> None:
+        """path: the directory where it finds shims first. tools: where containerd and ctr are, if not on PATH."""
         self.place, self.rootfs, self.path, self.socket = place, rootfs, path, f"{place}/c.sock"
+        self.containerd, self.ctr_command = (f"{tools}/{name}" if tools else name for name in ("containerd", "ctr"))
         self.process: subprocess.Popen[bytes] | None = None
         (place / "config.toml").write_text(
             f'version = 2\nroot = "{place}/root"\nstate = "{place}/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'[grpc]\naddress = "{self.socket}"\n[debug]\nlevel = "debug"\n'
+            f'[grpc]\naddress = "{self.socket}"\n[debug]\nlevel = "trace"\n'
         )
 
     def start(self) -> None:
         environment = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
         with open(self.place / "log", "ab") as log:
-            argv = ["containerd", "--config", f"{self.place}/config.toml"]
+            argv = [self.containerd, "--config", f"{self.place}/config.toml"]
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True)
         wait_until(lambda: self.ctr("version", check=False).returncode == 0, "containerd", 30)
 
@@ -46,7 +47,7 @@ class Daemon:
 
     def ctr(self, *words: str, check: bool = True, timeout: float = 60, **more: object) -> subprocess.CompletedProcess[str]:
         given: dict = {"stdin": subprocess.DEVNULL, **more}
-        done = subprocess.run(["ctr", "-a", self.socket, *words], capture_output=True, text=True, timeout=timeout, errors="replace", **given)
+        done = subprocess.run([self.ctr_command, "-a", self.socket, *words], capture_output=True, text=True, timeout=timeout, errors="replace", **given)
         assert not check or done.returncode == 0, f"{words}: exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()[-3000:]}"
         return done
 
@@ -55,7 +56,7 @@ class Daemon:
 
     def detached(self, name: str, *words: str, runtime: str = RUNTIME, options: tuple[str, ...] = ()) -> None:
         """Its fifos stay without a reader: ctr has gone."""
-        argv = ["ctr", "-a", self.socket, "run", "--detach", *options, "--runtime", runtime, "--rootfs", str(self.rootfs), name, *words]
+        argv = [self.ctr_command, "-a", self.socket, "run", "--detach", *options, "--runtime", runtime, "--rootfs", str(self.rootfs), name, *words]
         with open(self.place / f"{name}.out", "wb") as out:
             assert subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=60).returncode == 0, (self.place / f"{name}.out").read_text()
 
@@ -86,7 +87,7 @@ class Daemon:
         return (self.place / "log").read_text(errors="replace")
 
     def events(self, since: int = 0) -> list[str]:
-        """Topics of what shims have forwarded, in order; needs the daemon's debug log."""
+        """Topics of what shims have forwarded, in order; needs the daemon's most talkative log."""
         return re.findall(r'msg="event forwarded" ns=default topic=(\S+)', self.log()[since:])
 
     def left(self) -> list[str]:

@@ -65,7 +65,7 @@ def on_a_terminal(argv: list[str], until: bytes, seconds: float = 30) -> bytes:
 
 
 def test_a_terminal(daemon: Daemon, name: str) -> None:
-    argv = ["ctr", "-a", daemon.socket, "run", "--rm", "--tty", "--runtime", "io.containerd.wherry.v2", "--rootfs", str(daemon.rootfs), name]
+    argv = [daemon.ctr_command, "-a", daemon.socket, "run", "--rm", "--tty", "--runtime", "io.containerd.wherry.v2", "--rootfs", str(daemon.rootfs), name]
     out = on_a_terminal([*argv, "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && tty; sleep 0.3; exit 5"], b"never")
     assert b"/dev/pts/0\r" in out and out.endswith(b"[5]")
 
@@ -82,7 +82,7 @@ def test_exec(daemon: Daemon, name: str) -> None:
 
 def test_exec_on_a_terminal(daemon: Daemon, name: str) -> None:
     daemon.detached(name, "sleep", "1000")
-    out = on_a_terminal(["ctr", "-a", daemon.socket, "task", "exec", "--tty", "--exec-id", "t", name, "sh", "-c", "tty; sleep 0.3; exit 6"], b"never")
+    out = on_a_terminal([daemon.ctr_command, "-a", daemon.socket, "task", "exec", "--tty", "--exec-id", "t", name, "sh", "-c", "tty; sleep 0.3; exit 6"], b"never")
     assert b"/dev/pts/0\r" in out and out.endswith(b"[6]")
 
 
@@ -162,6 +162,7 @@ def test_an_exit_while_containerd_is_away(daemon: Daemon, name: str) -> None:
     daemon.start()
     wait_until(lambda: "/tasks/exit" in daemon.events(since), "the exit event")
     assert daemon.tasks()[name] == "STOPPED"
+    assert daemon.ctr("task", "rm", name, check=False).returncode == 137
 
 
 def test_a_pod_has_one_server(daemon: Daemon, name: str) -> None:
@@ -190,7 +191,7 @@ def test_a_killed_server_takes_its_container_along(daemon: Daemon, name: str) ->
     daemon.detached(name, "sleep", "1000")
     pid, server = daemon.pid(name), daemon.shim(name)
     socket = (daemon.bundle(name) / "address").read_text().removeprefix("unix://")
-    with subprocess.Popen(["ctr", "-a", daemon.socket, "events"], stdout=subprocess.PIPE, text=True) as events:
+    with subprocess.Popen([daemon.ctr_command, "-a", daemon.socket, "events"], stdout=subprocess.PIPE, text=True) as events:
         time.sleep(0.5)
         os.kill(server, signal.SIGKILL)
         wait_for_end(pid)
