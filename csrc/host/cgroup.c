@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 enum { MAKE_TRIES = 8, MAX_VALUE = 4096 };
 
@@ -120,6 +121,14 @@ static int walk_existing(int mount, const char *path, struct place *place)
 	return result;
 }
 
+/* A parent that we make says so itself: whoever's container is the last one in it removes it (cgroup_remove). Where the kernel takes no such
+ * mark, the journal of the container that made it is all there is. */
+static void mark_parent(int directory)
+{
+	if (fsetxattr(directory, "trusted." HOST_CGROUP_MARK, "1", 1, 0) < 0)
+		(void)!fsetxattr(directory, "user." HOST_CGROUP_MARK, "1", 1, 0);
+}
+
 /* Makes what is missing. ENOENT means that somebody removed a parent just now: the caller tries again. */
 static int make_rest(struct place *place)
 {
@@ -139,6 +148,8 @@ static int make_rest(struct place *place)
 		next = openat(place->directory, name, WALK);
 		if (next < 0)
 			return -errno;
+		if (place->depth && place->rest[strspn(place->rest, "/")])
+			mark_parent(next);
 		wherry_close(&place->directory);
 		place->directory = next;
 	}

@@ -7,6 +7,7 @@
 
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 enum { BATCH = 64, WALK_DEPTH = 32, KILL_ROUNDS = 200, REMOVE_ROUNDS = 200, WALK = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
 
@@ -270,7 +271,15 @@ static int remove_leaf(const char *path)
 	return result;
 }
 
-/* Innermost first. A parent that we made but that others use by now stays, without an error. */
+static bool is_marked(const char *path)
+{
+	char value;
+
+	return getxattr(path, "trusted." HOST_CGROUP_MARK, &value, 1) == 1 || getxattr(path, "user." HOST_CGROUP_MARK, &value, 1) == 1;
+}
+
+/* Innermost first: the leaf, `depth` - 1 parents that its container made, and further ones that another container made, whose mark they have.
+ * A parent that others use by now stays, without an error. */
 int cgroup_remove(const char *path, uint32_t mount_length, uint32_t depth)
 {
 	char part[WHERRY_MAX_PATH];
@@ -283,15 +292,19 @@ int cgroup_remove(const char *path, uint32_t mount_length, uint32_t depth)
 		return -ENAMETOOLONG;
 	memcpy(part, path, length + 1);
 	result = remove_leaf(part);
-	while (result == 0 && --depth) {
+	while (result == 0) {
+		bool own = depth > 1;
 		char *slash = strrchr(part, '/');
 
 		if (!slash || slash <= part + mount_length)
 			return 0;
 		*slash = 0;
+		if (!own && !is_marked(part))
+			return 0;
 		result = remove_directory(AT_FDCWD, part);
 		if (result < 0)
-			return result == -EBUSY || result == -ENOTEMPTY ? 0 : result;
+			return !own || result == -EBUSY || result == -ENOTEMPTY ? 0 : result;
+		depth -= own;
 	}
 	return result;
 }

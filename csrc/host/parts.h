@@ -65,6 +65,7 @@ int host_record_owner(int record, enum wherry_record_status status); /* we are a
 int host_journal_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state, uint16_t made_depth);
 
 /* ---- cgroup.c, cgroup_end.c */
+#define HOST_CGROUP_MARK "wherry.parent" /* extended attribute of a parent that we made: trusted, or without privileges user */
 enum host_cgroup_use { HOST_CGROUP_FREE, HOST_CGROUP_POPULATED, HOST_CGROUP_FROZEN };
 int host_cgroup_use(int directory, bool v2); /* an enum host_cgroup_use or -errno */
 bool host_cgroup_frozen(const char *path, bool v2);

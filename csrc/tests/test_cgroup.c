@@ -11,6 +11,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 
 #define PIDS "/sys/fs/cgroup/pids"
 #define FREEZER "/sys/fs/cgroup/freezer"
@@ -522,6 +523,42 @@ static void v2_kill_reaches_everyone(void)
 	CHECK_EQUAL(cgroup_remove(join(unified, NAME), (uint32_t)strlen(unified), 1), 0);
 }
 
+static void make_marked(const char *path)
+{
+	CHECK_EQUAL(mkdir(path, 0755), 0);
+	if (setxattr(path, "trusted.wherry.parent", "1", 1, 0) < 0)
+		CHECK_EQUAL(setxattr(path, "user.wherry.parent", "1", 1, 0), 0);
+}
+
+/* Whoever comes last removes the parents that another container made, and no others. */
+static void the_last_one_removes_the_parents(void)
+{
+	NEEDS(PIDS);
+	CHECK_EQUAL(mkdir(PIDS "/" NAME, 0755), 0); /* somebody else's */
+	make_marked(PIDS "/" NAME "/x");
+	make_marked(PIDS "/" NAME "/x/y");
+	CHECK_EQUAL(mkdir(PIDS "/" NAME "/x/y/one", 0755) | mkdir(PIDS "/" NAME "/x/y/two", 0755), 0);
+	CHECK_EQUAL(cgroup_remove(PIDS "/" NAME "/x/y/one", sizeof(PIDS) - 1, 3), 0);
+	CHECK(exists(PIDS "/" NAME "/x/y/two"));
+	CHECK_EQUAL(cgroup_remove(PIDS "/" NAME "/x/y/two", sizeof(PIDS) - 1, 1), 0);
+	CHECK(!exists(PIDS "/" NAME "/x"));
+	CHECK(exists(PIDS "/" NAME));
+	CHECK_EQUAL(rmdir(PIDS "/" NAME), 0);
+}
+
+/* What is made on the way says so; the leaf, which holds processes, needs no mark. */
+static void parents_are_marked(void)
+{
+	NEEDS(PIDS);
+	CHECK_EQUAL(mkdir(PIDS "/" NAME, 0755), 0);
+	begin();
+	directory(PIDS "/" NAME "/x/y", PIDS, 0);
+	expect_held("cd " PIDS "/" NAME "; python3 -c 'import os, sys; sys.exit([any(\"wherry.parent\" in name for name in os.listxattr(path))"
+		    " for path in (\".\", \"x\", \"x/y\")] != [False, True, False])'");
+	CHECK(!exists(PIDS "/" NAME "/x"));
+	CHECK_EQUAL(rmdir(PIDS "/" NAME), 0);
+}
+
 /* More processes than one batch holds. */
 static void kill_reaches_many(void)
 {
@@ -629,6 +666,8 @@ static const struct check_case cases[] = {
 	{ "kill_reaches_everyone", kill_reaches_everyone },
 	{ "kill_reaches_the_frozen", kill_reaches_the_frozen },
 	{ "v2_kill_reaches_everyone", v2_kill_reaches_everyone },
+	{ "the_last_one_removes_the_parents", the_last_one_removes_the_parents },
+	{ "parents_are_marked", parents_are_marked },
 	{ "kill_reaches_many", kill_reaches_many },
 	{ "a_killed_create_is_cleaned_up_by_the_next_command", a_killed_create_is_cleaned_up_by_the_next_command },
 	{ "what_was_only_begun_is_not_killed", what_was_only_begun_is_not_killed },

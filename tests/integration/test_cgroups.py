@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,32 @@ def test_nested_cgroups_path_goes_too(runtime: Runtime, bundle: Bundle) -> None:
     for path in sorted(left, reverse=True):
         os.rmdir(path)
     assert [path for path in left if "most" in path] == []
+
+
+@pytest.mark.ours
+def test_the_last_container_takes_the_parents_along(runtime: Runtime, make_bundle: Callable[[], Bundle]) -> None:
+    """Both parents are made for the first container, which goes before the second."""
+    first, second = make_bundle(), make_bundle()
+    top = first.linux["cgroupsPath"]
+    first.linux["cgroupsPath"], second.linux["cgroupsPath"] = f"{top}/pod/one", f"{top}/pod/two"
+    one, two = runtime.create(first), runtime.create(second)
+    one.delete()
+    assert {Path(path).name for path in cgroups_with(top.strip("/"))} == {top.strip("/"), "pod", "two"}
+    two.delete()
+    assert cgroups_with(top.strip("/")) == []
+
+
+@pytest.mark.ours
+def test_parents_of_somebody_else_stay(runtime: Runtime, bundle: Bundle) -> None:
+    top = bundle.linux["cgroupsPath"]
+    made = [Path(f"{mount}{top}") for mount in cgroup_mounts()]
+    for path in made:
+        path.mkdir()
+    bundle.linux["cgroupsPath"] = f"{top}/one"
+    runtime.create(bundle).delete()
+    assert sorted(cgroups_with(top.strip("/"))) == sorted(map(str, made))
+    for path in made:
+        path.rmdir()
 
 
 def test_without_cgroups_path_there_is_one_named_after_the_container(runtime: Runtime, bundle: Bundle) -> None:

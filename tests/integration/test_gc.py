@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.bundle import Bundle
+from harness.census import cgroups_with
 from harness.runtime import Runtime, wait_until
 
 pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours]
@@ -62,6 +63,27 @@ def test_gc_removes_it(runtime: Runtime, crash: Crash) -> None:
     assert not crash.directory.exists()
     assert crash.cgroups == []
     assert runtime("gc").out == ""
+
+
+@pytest.mark.requires("root")
+def test_gc_takes_the_parents_along_that_a_container_before_made(runtime: Runtime, make_bundle: Callable[[], Bundle]) -> None:
+    """Of a record that cannot be read, too."""
+    for damage in (b"", b"no record\n"):
+        first, second = make_bundle(), make_bundle()
+        top = first.linux["cgroupsPath"]
+        first.linux["cgroupsPath"], second.linux["cgroupsPath"] = f"{top}/pod/one", f"{top}/pod/two"
+        container = runtime.create(first)
+        if damage:
+            other = runtime.create(second)
+            container.delete()
+            (runtime.root / other.id / "record").write_bytes(damage)
+            runtime("delete", "--force", other.id)
+        else:
+            crash = Crash(runtime, second)
+            container.delete()
+            assert crash.cgroups
+            runtime("gc")
+        assert cgroups_with(top.strip("/")) == []
 
 
 def test_the_next_create_of_the_id_takes_its_place(runtime: Runtime, crash: Crash) -> None:
