@@ -38,6 +38,12 @@ int op_rlimit(struct wherry_machine *m, const struct wherry_op_rlimit *op)
 
 /* ---- ids --------------------------------------------------------------------------------------------------------------- */
 
+/* What the caller has made for us to write to, and pipes and sockets. Not what is only read: `run </etc/passwd` gives nobody that file. */
+static bool is_for_output(int fd, mode_t mode)
+{
+	return S_ISFIFO(mode) || S_ISSOCK(mode) || (S_ISREG(mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY);
+}
+
 /* A process that may not open its own /proc/self/fd/1 cannot log through /dev/stdout: pipes, sockets and files on stdio are given
  * to the user. Devices are left alone: they are the host's (its /dev/null was chowned like this once). What the kernel refuses
  * (read-only, not mapped here, not ours) stays as it is. */
@@ -48,7 +54,7 @@ static void give_stdio(uint32_t uid)
 
 		if (fstat(fd, &file) < 0 || file.st_uid == uid)
 			continue;
-		if (S_ISFIFO(file.st_mode) || S_ISSOCK(file.st_mode) || S_ISREG(file.st_mode))
+		if (is_for_output(fd, file.st_mode))
 			(void)!fchown(fd, uid, (gid_t)-1);
 	}
 }

@@ -98,12 +98,8 @@ static bool host_root(const char *map, uint32_t *id)
 /* Pipes on stdio that are the launcher's become the container root's: in the container their owner would be nobody, and /dev/stdout could not be
  * opened. Pipes alone: they have no name, so what changes is what our own caller has made; files and devices are the host's. The user of the
  * process gets them from root (op_identity). */
-static void give_pipes(const char *uid_map, const char *gid_map)
+void wherry_give_pipes(uint32_t uid, uint32_t gid)
 {
-	uint32_t uid, gid;
-
-	if (!host_root(uid_map, &uid) || !host_root(gid_map, &gid))
-		return;
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
 		struct statfs fs;
 		struct stat pipe;
@@ -117,6 +113,7 @@ static void give_pipes(const char *uid_map, const char *gid_map)
 int op_write_maps(struct wherry_machine *m, const struct wherry_op_write_maps *op)
 {
 	const char *uid_map = wherry_text(&m->code, op->uid_map), *gid_map = wherry_text(&m->code, op->gid_map);
+	uint32_t uid, gid;
 	int error = 0;
 
 	if (op->uid_program.offset)
@@ -131,8 +128,8 @@ int op_write_maps(struct wherry_machine *m, const struct wherry_op_write_maps *o
 		error = run_program(m, wherry_text(&m->code, op->gid_program), gid_map, WHERRY_CALL_NEWGIDMAP);
 	else if (write_for_init(m, "gid_map", gid_map) < 0)
 		error = wherry_fail_errno(m, WHERRY_CALL_GID_MAP);
-	if (!error)
-		give_pipes(uid_map, gid_map);
+	if (!error && host_root(uid_map, &uid) && host_root(gid_map, &gid))
+		wherry_give_pipes(uid, gid);
 	return error;
 }
 

@@ -43,6 +43,8 @@ int op_open_namespace(struct wherry_machine *m, const struct wherry_op_open_name
 
 int op_join(struct wherry_machine *m, const struct wherry_op_join *op)
 {
+	if (m->executor == WHERRY_LAUNCHER && op->type == CLONE_NEWUSER && op->root_uid != UINT32_MAX && op->root_gid != UINT32_MAX)
+		wherry_give_pipes(op->root_uid, op->root_gid); /* now: from there, what is root's here is nobody's */
 	if (setns(m->registers[op->from], (int)op->type) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SETNS);
 	wherry_set_register(m, op->from, -1);

@@ -189,6 +189,7 @@ static void add_join(enum wherry_executor executor, uint32_t type, uint16_t from
 
 	join->type = type;
 	join->from = from;
+	join->root_uid = join->root_gid = UINT32_MAX;
 }
 
 static void add_join_path(pid_t pid, const char *name, uint32_t type)

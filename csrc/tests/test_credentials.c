@@ -107,9 +107,33 @@ static void stdio_child(void)
 	CHECK(fstat(1, &pipe) == 0 && pipe.st_uid == USER && pipe.st_gid == 0);
 }
 
+/* A file that is to be written becomes the user's, one that is only read stays whose it is. */
+static void files_child(void)
+{
+	struct wherry_machine *m = build_begin();
+	const struct wherry_op_identity op = { .uid = USER, .gid = GROUP };
+	char path[] = "/tmp/wherry-stdio-XXXXXX";
+	struct stat input, output;
+	int writable = mkstemp(path), readable;
+
+	CHECK(writable >= 0);
+	readable = open(path, O_RDONLY | O_CLOEXEC);
+	CHECK(readable >= 0 && dup2(readable, 0) == 0);
+	CHECK_EQUAL(unlink(path), 0);
+	strcpy(path, "/tmp/wherry-stdio-XXXXXX");
+	writable = mkstemp(path);
+	CHECK(writable >= 0 && dup2(writable, 1) == 1);
+	CHECK_EQUAL(unlink(path), 0);
+	close(2);
+	CHECK_EQUAL(op_identity(m, &op), 0);
+	CHECK(fstat(0, &input) == 0 && input.st_uid == 0);
+	CHECK(fstat(1, &output) == 0 && output.st_uid == USER);
+}
+
 static void test_stdio_is_given_to_the_user(void)
 {
 	in_child(stdio_child);
+	in_child(files_child);
 }
 
 /* ---- capabilities ------------------------------------------------------------------------------------------------------------ */

@@ -104,6 +104,25 @@ def test_it_is_in_the_tree_of_the_container(container: Container) -> None:
 
 
 @pytest.mark.requires("root")
+@pytest.mark.ours
+@pytest.mark.parametrize("user", [0, 1000])
+def test_pipes_on_stdio_belong_to_a_user_namespace(runtime: Runtime, bundle: Bundle, user: int) -> None:
+    """/dev/stdout can be opened again. The host's /dev/null on stdin, and a file of the host's, stay whose they are; again: the cached plan."""
+    container = runtime.start_new(bundle.user_namespace())
+    script = "echo again >/dev/stdout && stat -L -c %u /proc/self/fd/1 && stat -L -c %u /proc/self/fd/2"
+    for _ in range(3):
+        with open("/dev/null") as null:
+            argv = container.runtime.argv("exec", "--user", f"{user}:{user}", container.id, "sh", "-c", script)
+            result = subprocess.run(argv, stdin=null, capture_output=True, text=True, timeout=30, env=container.runtime.env)
+        assert result.stdout.split() == ["again", str(user), str(user)], result.stderr
+        assert (os.stat("/dev/null").st_uid, os.stat("/dev/null").st_gid) == (0, 0)
+    with open(bundle.path / "out", "w") as out:
+        argv = container.runtime.argv("exec", container.id, "true")
+        assert subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, timeout=30, env=container.runtime.env).returncode == 0
+    assert os.stat(bundle.path / "out").st_uid == 0
+
+
+@pytest.mark.requires("root")
 @pytest.mark.v2
 def test_a_user_namespace(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle.user_namespace())

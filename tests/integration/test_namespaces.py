@@ -4,7 +4,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -245,6 +245,17 @@ def test_pipes_on_stdio_belong_to_the_container(runtime: Runtime, bundle: Bundle
     assert runtime.output(bundle, script).split() == ["again", str(user), str(user)]
     after = os.stat("/dev/null")
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+@pytest.mark.requires("root", "userns")
+@pytest.mark.ours
+def test_pipes_on_stdio_belong_to_a_joined_user_namespace(runtime: Runtime, make_bundle: Callable[[], Bundle]) -> None:
+    pod = runtime.create(make_bundle().user_namespace())
+    member = make_bundle().namespace("user", f"/proc/{pod.pid}/ns/user").chown(100000)
+    assert runtime.output(member, "echo again >/dev/stdout && stat -L -c %u /proc/self/fd/1").split() == ["again", "0"]
+    member.linux["uidMappings"] = member.linux["gidMappings"] = [{"containerID": 0, "hostID": 5, "size": 1}]
+    refused = runtime.create(member, check=False)
+    assert "not the mappings of the user namespace that is joined" in refused.stderr
 
 
 @pytest.mark.requires("root", "userns")

@@ -106,6 +106,9 @@ int open_procfs(struct wherry_machine *m);  /* verified procfs (magic, root inod
 int wherry_run_hook(const char *path, const char *const argv[], const char *const envp[], const char *state, size_t state_length,
 		    uint32_t timeout_seconds, int *status, enum wherry_call *call);
 
+/* maps.c: pipes on stdio that are ours become theirs. With the host's credentials, before the user namespace is entered. */
+void wherry_give_pipes(uint32_t uid, uint32_t gid);
+
 /* passwd.c: the home directory of `uid` from the passwd file open at `fd`; bounded line reader. 0, or -ENOENT. */
 int passwd_home(int fd, uint32_t uid, char *home, size_t size);
 

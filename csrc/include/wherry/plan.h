@@ -290,6 +290,7 @@ struct wherry_op_join {
 	uint32_t type;
 	uint16_t from;
 	uint16_t reserved;
+	uint32_t root_uid, root_gid; /* a user namespace, by the launcher: who is its root on the host gets our pipes on stdio; -1 = nobody */
 };
 
 struct wherry_op_unshare {

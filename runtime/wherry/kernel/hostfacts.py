@@ -28,15 +28,17 @@ class Hierarchy:
 
 class Namespace:
     """A namespace file that the configuration wants to join. `owner`: "own" = owned by the caller's user namespace; else the number of
-    the one that owns it (its inode), as `number` is its own. `kind` is CLONE_NEW*. `ours`: the caller is in it."""
+    the one that owns it (its inode), as `number` is its own. `kind` is CLONE_NEW*. `ours`: the caller is in it. `maps`: of a user namespace
+    that is named by a process of it, the texts of its uid_map and gid_map; else none."""
 
-    __slots__ = ("kind", "number", "ours", "owner")
+    __slots__ = ("kind", "maps", "number", "ours", "owner")
 
-    def __init__(self, kind: int, number: int, owner: "int | str", ours: bool) -> None:
+    def __init__(self, kind: int, number: int, owner: "int | str", ours: bool, maps: "Iterable[str]" = ()) -> None:
         self.kind = kind
         self.number = number
         self.owner = owner
         self.ours = ours
+        self.maps = tuple(maps)
 
 
 class HostFacts:
@@ -73,7 +75,9 @@ class HostFacts:
         for name in ("lsms", "v2_controllers", "delegate"):
             value[name] = list(value[name])
         value["hierarchies"] = [{"controllers": list(h.controllers), "mount": h.mount, "own": h.own} for h in self.hierarchies]
-        value["namespaces"] = {path: {name: getattr(n, name) for name in Namespace.__slots__} for path, n in self.namespaces.items()}
+        value["namespaces"] = {
+            path: {name: list(n.maps) if name == "maps" else getattr(n, name) for name in Namespace.__slots__} for path, n in self.namespaces.items()
+        }
         return value
 
     @classmethod
@@ -216,11 +220,19 @@ def _namespace(path: str) -> "Namespace | None":
         kind = ioctl(fd, _NS_GET_NSTYPE)
         number = posix.fstat(fd).st_ino
         ours = number == posix.stat(f"/proc/self/ns/{_KINDS[kind]}").st_ino
-        return Namespace(kind, number, _owner(fd, ioctl), ours)
+        return Namespace(kind, number, _owner(fd, ioctl), ours, _maps(path) if _KINDS[kind] == "user" else ())
     except (OSError, KeyError):
         return None
     finally:
         posix.close(fd)
+
+
+def _maps(path: str) -> "list[str]":
+    """Each line as it would be written: "0 100000 65536"."""
+    if path[:6] != "/proc/" or path[-8:] != "/ns/user":
+        return []
+    texts = (_read_or(f"{path[:-7]}{file}") for file in ("uid_map", "gid_map"))
+    return ["".join(" ".join(line.split()) + "\n" for line in text.splitlines()) for text in texts]
 
 
 def _owner(fd: int, ioctl: "Any") -> "int | str":

@@ -15,7 +15,7 @@ from typing import Any
 from wherry.errors import PlanError
 from wherry.kernel.native import constants
 from wherry.oci.checks import CAPABILITIES
-from wherry.plan.encode import FORMATS, HEADER, NO_REGISTER, OP
+from wherry.plan.encode import FORMATS, HEADER, NO_REGISTER, NOBODY, OP
 from wherry.plan.isolation import CLONE
 from wherry.plan.mounts import ATIME, MS_REC, NOATIME, PROPAGATIONS, STRICTATIME
 from wherry.plan.process import RLIMITS
@@ -37,7 +37,7 @@ FIELDS = {
     "LAUNCH": "",
     "OOM_SCORE_ADJ": "value",
     "OPEN_NAMESPACE": "path:t type out:r",
-    "JOIN": "type from:r",
+    "JOIN": "type from:r root_uid root_gid",
     "UNSHARE": "flags",
     "TIME_OFFSETS": "lines:t",
     "CLONE": "flags into_cgroup:r",
@@ -295,6 +295,10 @@ def _propagation(flags: int) -> str:
     return names.get(flags, f"{flags & ~MS_REC:#x}{' recursive' if flags & MS_REC else ''}")
 
 
+def _pipes(f: Fields) -> str:
+    return "" if NOBODY in (f["root_uid"], f["root_gid"]) else f"; first give our pipes on stdio to {f['root_uid']}:{f['root_gid']}"
+
+
 def _namespaces(flags: int) -> str:
     return _bits(flags, CLONE, "no new namespace").replace(" ", ", ")
 
@@ -506,7 +510,7 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "LAUNCH": lambda f: "start the launcher from the sealed program",
     "OOM_SCORE_ADJ": lambda f: f"set oom_score_adj to {f['value']}",
     "OPEN_NAMESPACE": lambda f: f"open {_namespaces(f['type'])} namespace {_quoted(f['path'])} as {_register(f['out'])}",
-    "JOIN": lambda f: f"join {_namespaces(f['type'])} namespace {_register(f['from'])}",
+    "JOIN": lambda f: f"join {_namespaces(f['type'])} namespace {_register(f['from'])}{_pipes(f)}",
     "UNSHARE": lambda f: f"unshare {_namespaces(f['flags'])} namespace",
     "TIME_OFFSETS": lambda f: f"set the clocks' offsets: {_map(f['lines'])}",
     "CLONE": _clone,

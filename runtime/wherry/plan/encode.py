@@ -23,6 +23,7 @@ ID, BUNDLE, BUNDLE_JSON, DIRECTORY, CREATED, PID, START_TIME = ("\1" + chr(0x40 
 
 CALLER, LAUNCHER, INIT = 1, 2, 3  # enum wherry_executor
 NO_REGISTER = 0xFFFF
+NOBODY = 0xFFFFFFFF  # (uid_t)-1
 
 HEADER = Struct("<IHHII16sIIIHHQQ")
 OP = "HBBIQ"
@@ -40,7 +41,7 @@ FORMATS = {
     "LAUNCH": "",
     "OOM_SCORE_ADJ": "i4x",
     "OPEN_NAMESPACE": "QIH2x",
-    "JOIN": "IH2x",
+    "JOIN": "IH2xII",
     "UNSHARE": "Q",
     "TIME_OFFSETS": "Q",
     "CLONE": "QH6x",
@@ -243,8 +244,8 @@ class Builder:
     def open_namespace(self, path: str, kind: int, out: int, place: str, executor: int = LAUNCHER) -> None:
         self._add("OPEN_NAMESPACE", executor, place, self.text(path), kind, out)
 
-    def join(self, executor: int, kind: int, source: int, place: str) -> None:
-        self._add("JOIN", executor, place, kind, source)
+    def join(self, executor: int, kind: int, source: int, place: str, root: "tuple[int, int]" = (NOBODY, NOBODY)) -> None:
+        self._add("JOIN", executor, place, kind, source, *root)
 
     def unshare(self, executor: int, flags: int, place: str) -> None:
         self._add("UNSHARE", executor, place, flags)

@@ -3,12 +3,12 @@
 
 from wherry.errors import ConfigError, HostError
 from wherry.kernel.native import constants
-from wherry.plan.encode import ID, INIT, LAUNCHER, NO_REGISTER
+from wherry.plan.encode import ID, INIT, LAUNCHER, NO_REGISTER, NOBODY
 from wherry.plan.mounts import clean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from wherry.cgroup.resources import Write
     from wherry.plan.compile import Job
@@ -46,6 +46,8 @@ def check(job: "Job") -> None:
             pointer="/linux/namespaces",
             remedy='add {"type": "user"} and mappings, or run as root',
         )
+    if job.joined_user:
+        _check_joined_maps(job)
 
 
 def check_interlude(job: "Job") -> None:
@@ -301,7 +303,7 @@ def before_clone(job: "Job") -> None:
     if job.has_new("time") and not _time_inside(job):
         _time(job, LAUNCHER)
     for kind in pod:
-        b.join(LAUNCHER, CLONE[kind], registers[kind], job.namespaces[kind][1])
+        b.join(LAUNCHER, CLONE[kind], registers[kind], job.namespaces[kind][1], joined_root(job) if kind == "user" else (NOBODY, NOBODY))
     flags = 0
     for kind, (path, _) in job.namespaces.items():
         # cgroup: its root must be the container's cgroup; time: not by clone; ipc: the directory of its message queues belongs to who makes it
@@ -317,6 +319,32 @@ def before_clone(job: "Job") -> None:
             b.unshare(INIT, CLONE["ipc"], job.namespaces["ipc"][1])
     for kind in late:
         b.join(INIT, CLONE[kind], registers[kind], job.namespaces[kind][1])
+
+
+def joined_root(job: "Job") -> "tuple[int, int]":
+    """The host's ids of the root of a user namespace that is joined, where they can be known: by a process in it, or by the configuration."""
+    ids = []
+    for text, key in zip(_joined_maps(job) or ("", ""), ("uidMappings", "gidMappings"), strict=True):
+        lines = (text or map_text(job.linux.get(key) or ())).splitlines()
+        ids += [int(line.split()[1]) for line in lines if line[:2] == "0 "][:1]
+    return (ids[0], ids[1]) if len(ids) == 2 else (NOBODY, NOBODY)
+
+
+def _joined_maps(job: "Job") -> "Sequence[str]":
+    fact = job.facts.namespaces.get(job.namespaces["user"][0])
+    return fact.maps if fact is not None else ()
+
+
+def _check_joined_maps(job: "Job") -> None:
+    for text, key in zip(_joined_maps(job), ("uidMappings", "gidMappings"), strict=False):
+        given = map_text(job.linux.get(key) or ())
+        if text and given and sorted(given.splitlines()) != sorted(text.splitlines()):
+            raise ConfigError(
+                "not the mappings of the user namespace that is joined",
+                code="WHERRY-CONFIG-MAPPINGS",
+                pointer=f"/linux/{key}",
+                remedy="leave uidMappings and gidMappings out",
+            )
 
 
 def _joins(job: "Job") -> "tuple[list[str], list[str], list[str]]":

@@ -111,8 +111,8 @@ def texts(found: Plan, *names: str) -> list[str]:
     return [step.text for step in steps(found, *names)]
 
 
-def joined(kind: int, number: int = 77, owner: int | str = "own", ours: bool = False) -> Namespace:
-    return Namespace(kind, number, owner, ours)
+def joined(kind: int, number: int = 77, owner: int | str = "own", ours: bool = False, maps: tuple[str, ...] = ()) -> Namespace:
+    return Namespace(kind, number, owner, ours, maps)
 
 
 def with_mounts(*mounts: dict[str, Any], **changes: Any) -> dict[str, Any]:

@@ -437,6 +437,31 @@ def test_what_is_denied_in_a_user_namespace_is_denied_in_those_that_are_made_in_
         assert steps(plan(document, facts), "IDENTITY")[0].fields["skip_setgroups"]
 
 
+@pytest.mark.parametrize(
+    ("maps", "given", "root"),
+    [
+        (("0 100000 65536\n", "0 200000 5\n5 1 1\n"), None, " 100000:200000"),
+        (("1 100000 65536\n", "0 200000 5\n"), None, ""),  # nobody is root there
+        ((), None, ""),
+        ((), 7, " 7:7"),
+        (("0 7 9\n", "0 7 9\n"), 7, " 7:7"),
+    ],
+)
+def test_who_is_root_of_a_joined_user_namespace_gets_our_pipes(maps: tuple[str, ...], given: int | None, root: str) -> None:
+    mappings = [{"containerID": 0, "hostID": given, "size": 9}] if given else []
+    document = small(linux__namespaces=namespaces("mount", user="/ns/user"), linux__uidMappings=mappings, linux__gidMappings=mappings)
+    found = plan(document, host("v2", namespaces={"/ns/user": joined(0x10000000, maps=maps)}))
+    (text,) = [text for text in texts(found, "JOIN") if "user" in text]
+    assert text.partition("give our pipes on stdio to")[2] == root
+
+
+def test_mappings_of_a_joined_user_namespace_must_be_its_own() -> None:
+    mappings = [{"containerID": 0, "hostID": 8, "size": 9}]
+    document = small(linux__namespaces=namespaces("mount", user="/ns/user"), linux__uidMappings=mappings, linux__gidMappings=mappings)
+    error = refused(ConfigError, document, host("v2", namespaces={"/ns/user": joined(0x10000000, maps=("0 8 9\n", "0 7 9\n"))}))
+    assert (error.code, error.pointer) == ("WHERRY-CONFIG-MAPPINGS", "/linux/gidMappings")
+
+
 def test_missing_mappers_are_named() -> None:
     error = refused(HostError, small(linux__namespaces=namespaces("mount", "user"), **MAPPINGS), host("rootless-v2", newuidmap=""))
     assert error.code == "WHERRY-HOST-PROGRAM" and "newuidmap" in error.message
