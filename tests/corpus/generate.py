@@ -24,7 +24,7 @@ PATHS = ("/etc/passwd /etc/group /etc /tmp /home/user /proc/kcore /proc/keys /pr
 SYSCALLS = "mkdir mkdirat chmod chown swapon acct ptrace getcpu sched_setscheduler unlink symlink link rename sethostname mlock".split()
 LIMITS = "CORE CPU FSIZE LOCKS MEMLOCK MSGQUEUE NOFILE NPROC RSS SIGPENDING STACK".split()
 FLAGS = "ro rw nosuid suid nodev dev noexec exec nodiratime".split()
-TIMES = ["noatime", "relatime", "strictatime"]  # at most one: of two, mount(2) takes strictatime, and we the last
+TIMES = "noatime relatime strictatime atime norelatime nostrictatime diratime".split()
 PROPAGATIONS = "private rprivate slave rslave shared rshared".split()
 
 
@@ -98,7 +98,7 @@ def binds(config: Config, rng: random.Random, place: Path) -> None:
         else:
             (source / "below").mkdir(parents=True, exist_ok=True)
             source.chmod(rng.choice([0o755, 0o700, 0o1777]))
-        options = [rng.choice(["bind", "rbind"]), *some(rng, FLAGS, 3), *some(rng, TIMES, 1), *some(rng, PROPAGATIONS, 1)]
+        options = [rng.choice(["bind", "rbind"]), *some(rng, FLAGS, 3), *some(rng, TIMES, 3), *some(rng, PROPAGATIONS, 1)]
         config["mounts"].append({"destination": target, "source": str(source), "options": options, "type": rng.choice(["bind", "none"])})
 
 

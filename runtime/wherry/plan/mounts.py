@@ -127,17 +127,19 @@ def clean(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+_TIMES = ("noatime", "relatime", "strictatime", "nodiratime")
+_NOT = {"atime": "noatime", "diratime": "nodiratime", "norelatime": "relatime", "nostrictatime": "strictatime"}
+
+
 def _times(options: "list[str]") -> int:
-    """When a bind is to note accesses; -1: as its source. As with mount(2), whose remount keeps the source's ways unless one of four
-    options stands, so that `atime` alone changes nothing."""
+    """When accesses are to be noted, as mount(2) has it: of several ways strictatime counts, else noatime. -1: none of the four options
+    stands in the end, `atime` alone says nothing, and a bind keeps its source's ways."""
     named: "set[str]" = set()
     for option in options:
-        if option in ("noatime", "relatime", "strictatime"):
-            named = {option} | named & {"nodiratime"}
-        elif option == "nodiratime":
+        if option in _TIMES:
             named.add(option)
         else:
-            named.discard({"atime": "noatime", "diratime": "nodiratime"}.get(option, option[2:] if option[:2] == "no" else ""))
+            named.discard(_NOT.get(option, ""))
     if not named:
         return -1
     time = STRICTATIME if "strictatime" in named else NOATIME if "noatime" in named else 0
@@ -171,6 +173,7 @@ class Choice:
                 self.superblock = self.superblock & ~clear | set_
             elif group == PROPAGATION:
                 self.propagation.append(set_)
+        self.set = self.set & ~ATIME | max(_times(options), 0) & ATIME
         if len(self.propagation) > 4:
             raise ConfigError("more than four propagation options", code="WHERRY-CONFIG-MOUNT", pointer=pointer)
 

@@ -40,7 +40,10 @@ def test_the_table_knows_what_the_specification_names() -> None:
         ("nosymfollow nodiratime", NOSYMFOLLOW | NODIRATIME, RO | NOSUID | NODEV | NOEXEC | 0x70),
         ("noatime", 0x10, EVERY | TIMES),
         ("strictatime", 0x20, EVERY | TIMES),
-        ("noatime relatime", 0, EVERY | TIMES),
+        ("noatime relatime", 0x10, EVERY | TIMES),  # of several ways: strictatime, else noatime, in whatever order
+        ("relatime strictatime noatime", 0x20, EVERY | TIMES),
+        ("strictatime relatime", 0x20, EVERY | TIMES),
+        ("strictatime noatime nostrictatime", 0x10, EVERY | TIMES),
         ("noatime atime", 0, EVERY),  # as mount(2): a remount that names no way of its own keeps the source's
         ("strictatime nostrictatime", 0, EVERY),
         ("atime", 0, EVERY),
