@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wherry import aio as aio
     from wherry.api import Bundle as Bundle
+    from wherry.api import Caution as Caution
     from wherry.api import Completed as Completed
     from wherry.api import Config as Config
     from wherry.api import Container as Container
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from wherry.api import Usage as Usage
     from wherry.api import run as run
 
-_OF_THE_LIBRARY = ("Bundle", "Completed", "Config", "Container", "Event", "Result", "Sandbox", "Usage", "run")
+_OF_THE_LIBRARY = ("Bundle", "Caution", "Completed", "Config", "Container", "Event", "Result", "Sandbox", "Usage", "run")
 
 
 def __getattr__(name: str) -> object:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from wherry.api.bundle import Bundle
 from wherry.api.config import Config
+from wherry.api.container import Caution
 from wherry.api.container import Container as Blocking
 from wherry.api.ended import Ended
 from wherry.api.events import Event
@@ -56,7 +57,7 @@ async def run(
                 await container.wait()
                 error.facts.update(out=files.out(), err=files.err())
                 raise
-        return Completed(-1 if code is None else code, files.out(), files.err())
+        return Completed(-1 if code is None else code, files.out(), files.err(), container.warnings)
 
 
 class Container:
@@ -65,6 +66,11 @@ class Container:
     def __init__(self, blocking: Blocking) -> None:
         self.blocking = blocking
         self.id, self.root = blocking.id, blocking.root
+
+    @property
+    def warnings(self) -> tuple[Caution, ...]:
+        """What its create left out or did otherwise than the configuration says."""
+        return self.blocking.warnings
 
     @classmethod
     async def create(cls, bundle: Bundle | Config | Path, id: str, root: Path | None = None, **choices: Any) -> Container:

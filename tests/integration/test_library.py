@@ -53,6 +53,27 @@ def test_events_as_they_happen(root: Path, config: Script) -> None:
         assert kinds(list(container.events())) == ["created", "started", "exited"]
 
 
+def test_warnings_of_a_create(root: Path, config: Script) -> None:
+    """What the command line logs, each time: the second create of a configuration finds no plan that has forgotten them."""
+    dubious = config("true").set("/linux/personality", {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}).capabilities("CAP_OF_TOMORROW")
+    for _ in range(3):
+        with Container.create(dubious, "c", root) as container:
+            assert {warning.pointer for warning in container.warnings} >= {"/linux/personality/flags", "/process/capabilities/bounding/0"}
+            assert any("CAP_OF_TOMORROW" in warning for warning in container.warnings)
+            assert Container.open("c", root).warnings == ()
+            number = len(container.warnings)
+    assert len(run(dubious, root=root).warnings) == number
+    with Container.create(config("true"), "c", root) as container:
+        assert container.warnings == ()
+
+    async def main() -> int:
+        async with await aio.Container.create(dubious, "c", root) as container:
+            found = len(container.warnings)
+        return found + len((await aio.run(dubious, root=root)).warnings)
+
+    assert asyncio.run(main()) == 2 * number
+
+
 def test_events_of_somebody_else(root: Path, config: Script) -> None:
     with Container.create(config("sleep 0.3"), "c", root) as container:
         container.start()

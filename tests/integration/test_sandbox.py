@@ -179,6 +179,13 @@ def test_layers_are_those_of_the_last_word(make: Make) -> None:
     assert (box.layers["seccomp"], box.layers["no capabilities"], box.layers["memory"]) == ("off", "off", "applied")
 
 
+def test_warnings_are_told(make: Make) -> None:
+    flags = {"domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"]}
+    result = make(configure=lambda config: config.set("/linux/personality", flags)).run(["true"])
+    assert [warning.pointer for warning in result.warnings] == ["/linux/personality/flags"]
+    assert make().run(["true"]).warnings == ()
+
+
 # ---- streams
 
 

@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wherry.api.bundle import Bundle as Bundle
     from wherry.api.config import Config as Config
+    from wherry.api.container import Caution as Caution
     from wherry.api.container import Container as Container
     from wherry.api.ended import Ended as Ended
     from wherry.api.ended import Usage as Usage
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PLACES = {
     "Bundle": "bundle",
+    "Caution": "container",
     "Completed": "runner",
     "Config": "config",
     "Container": "container",

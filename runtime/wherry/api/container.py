@@ -28,6 +28,15 @@ if TYPE_CHECKING:
     from wherry.api.runner import Completed
 
 
+class Caution(str):
+    """What a container does otherwise than its configuration says, as the command line logs it: "/process/capabilities: unknown: ..."."""
+
+    @property
+    def pointer(self) -> str:
+        """The place in the configuration, "" where it is about none."""
+        return self.partition(":")[0] if self.startswith("/") else ""
+
+
 class Container:
     """One that exists. Container.create makes one, Container.open finds one; as a context manager it is deleted at the end.
 
@@ -41,6 +50,8 @@ class Container:
 
     def _become(self, id: str, root: str, pidfd: int, pid: int = 0) -> None:
         self.id, self.root = id, root
+        self.warnings: tuple[Caution, ...] = ()
+        """What its create left out or did otherwise than the configuration says; none for one that was opened."""
         self._begun = pidfd < 0  # somebody else's counts as started once it has ended
         self._lock = threading.Lock()  # guards the three below
         self._pidfd = pidfd  # of init, where it is our child: then its exit status can be had
@@ -76,7 +87,8 @@ class Container:
         new_keyring: bool = True,
     ) -> Container:
         """Makes a container that waits for start. stdio: descriptors for the program, -1 = ours; they stay the caller's to close.
-        new_keyring: a session keyring of its own; each counts against its user's /proc/sys/kernel/keys/maxkeys for a while after its end."""
+        new_keyring: a session keyring of its own; each counts against its user's /proc/sys/kernel/keys/maxkeys for a while after its end.
+        What the configuration asks for and cannot be done is an error; what the specification lets a runtime leave out is in `warnings`."""
         bundle = Bundle.of(bundle)
         options = CreateOptions(state_root(root), id, bundle.path)
         options.config, options.stdio = bundle.data, stdio
@@ -88,6 +100,7 @@ class Container:
         try:
             container = cls.__new__(cls)
             container._become(id, options.root, create.take_pidfd(), create.pid)
+            container.warnings = tuple(map(Caution, prepared.warnings))
             return container
         finally:
             create.close()

@@ -9,17 +9,17 @@ from typing import Any
 
 from wherry.api.bundle import Bundle
 from wherry.api.config import Config
-from wherry.api.container import Container
+from wherry.api.container import Caution, Container
 from wherry.errors import DeadlineError, UsageError
 
 
 class Completed:
-    """What a program left: its exit status and its output (b"" where it was not captured)."""
+    """What a program left: its exit status, its output (b"" where it was not captured), and the warnings of its container."""
 
-    __slots__ = ("code", "err", "out")
+    __slots__ = ("code", "err", "out", "warnings")
 
-    def __init__(self, code: int, out: bytes, err: bytes) -> None:
-        self.code, self.out, self.err = code, out, err
+    def __init__(self, code: int, out: bytes, err: bytes, warnings: tuple[Caution, ...] = ()) -> None:
+        self.code, self.out, self.err, self.warnings = code, out, err, warnings
 
     def __repr__(self) -> str:
         return f"Completed(code={self.code}, out={self.out!r}, err={self.err!r})"
@@ -52,7 +52,7 @@ def run(
                 container.wait()
                 error.facts.update(out=files.out(), err=files.err())
                 raise
-        return Completed(-1 if code is None else code, files.out(), files.err())
+        return Completed(-1 if code is None else code, files.out(), files.err(), container.warnings)
 
 
 def configured(bundle: Bundle | Config | str | os.PathLike[str], args: Sequence[str] | None, choices: Mapping[str, Any]) -> Bundle:

@@ -12,7 +12,7 @@ from typing import Any
 
 from wherry.api.bundle import Bundle
 from wherry.api.cgroups import Cgroups
-from wherry.api.container import Container
+from wherry.api.container import Caution, Container
 from wherry.api.ended import Ended, Usage
 from wherry.api.runner import memory_file
 from wherry.container import lifecycle
@@ -53,6 +53,8 @@ class Result:
     """How often a limit stood in the way, where that is known: pids (forks refused), memory, cpu (periods spent waiting), seccomp."""
     layers: dict[str, str] = field(default_factory=dict)
     """Each wall by name: "applied", "off" (not asked for), "missing" (asked for, and allowed to miss), "not supported"."""
+    warnings: tuple[Caution, ...] = ()
+    """What was done otherwise than its configuration says (Sandbox(configure=...) may ask for anything)."""
 
     @property
     def ok(self) -> bool:
@@ -141,6 +143,7 @@ class Session:
         assert self._container is not None, "begun"
         ended = self._container.ended() or Ended(None)
         oom, peak, denied = self._told_by_cgroups()
+        warnings = self._container.warnings
         self.close()
         if ended.signal == _SIGSYS:
             denied["seccomp"] = 1
@@ -158,6 +161,7 @@ class Session:
             memory_peak=peak,
             denied=denied,
             layers=dict(self.layers),
+            warnings=warnings,
         )
 
     def _told_by_cgroups(self) -> tuple[bool, int | None, dict[str, int]]:
