@@ -237,6 +237,16 @@ def test_cgroup_mount(runtime: Runtime, bundle: Bundle) -> None:
 
 @pytest.mark.requires("cgroup-v2")
 @pytest.mark.ours
+def test_a_user_namespace_without_a_cgroup_namespace_sees_its_own_cgroup(runtime: Runtime, bundle: Bundle) -> None:
+    """cgroup2 cannot be mounted then. runc and crun show the host's whole tree in its place."""
+    bundle.user_namespace().without_namespace("cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "ro"])
+    out = runtime.output(bundle, "cat /proc/self/cgroup; grep ' /sys/fs/cgroup ' /proc/self/mountinfo | cut -d' ' -f4,6; cat /sys/fs/cgroup/cgroup.procs").split()
+    assert out[:2] == [f"0::{bundle.linux['cgroupsPath']}", bundle.linux["cgroupsPath"]]
+    assert "ro" in out[2].split(",") and "1" in out[3:]
+
+
+@pytest.mark.requires("cgroup-v2")
+@pytest.mark.ours
 def test_writable_cgroup_belongs_to_the_containers_root(runtime: Runtime, bundle: Bundle) -> None:
     bundle.user_namespace().namespace("cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "rw"])
     assert "made" in runtime.output(bundle, "mkdir /sys/fs/cgroup/inner && echo made; rmdir /sys/fs/cgroup/inner")
