@@ -141,6 +141,17 @@ static void forget_request_fd(struct wherry_machine *m, const struct wherry_op *
 		wherry_close(&m->pending_fd);
 }
 
+/* An ordinary user may look into a container of his that is created (exec joins its namespaces) only where its process is not hidden: it has
+ * executed nothing in the user namespace that he owns, so its memory counts as his own namespace's, over which he has no power. It is alone in
+ * its pid namespace, so nobody in the container can look into it; what it holds is his. */
+static void show_to_owner(const struct wherry_machine *m)
+{
+	const uint32_t needed = WHERRY_PLAN_ROOTLESS | WHERRY_PLAN_NEW_USER;
+
+	if ((m->code.plan->flags & (needed | WHERRY_PLAN_SHARED_PID | WHERRY_PLAN_EXEC)) == needed)
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+}
+
 static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step)
 {
 	const struct wherry_op *op = m->code.step[step];
@@ -148,6 +159,8 @@ static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step
 	struct wherry_message done;
 	int error = await_announcement(m, walk);
 
+	if (op->code == OP_PUBLISH)
+		show_to_owner(m);
 	if (!error && m->requested != step) /* OP_SECCOMP's helper has asked for a listener already */
 		error = send_to_caller(m, &run, request_fd(m, op));
 	if (!error)

@@ -62,9 +62,9 @@ class Mine:
         file.write_text(json.dumps(config))
         return config
 
-    def start(self, id: str) -> None:
+    def start(self, id: str, *verb: str) -> None:
         with open(self.place / "out", "w") as out:
-            argv = self.argv("run", "--detach", "--bundle", str(self.bundle), id)
+            argv = self.argv(*(verb or ("run", "--detach")), "--bundle", str(self.bundle), id)
             more: dict[str, Any] = {} if self.before else {"user": USER, "group": USER, "extra_groups": []}
             code = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=60, cwd="/", env={"PATH": "/usr/bin:/bin"}, **more).returncode
         assert code == 0, (self.place / "out").read_text()
@@ -123,6 +123,16 @@ def test_exec(mine: Mine) -> None:
     assert mine("exec", "--user", "0:0", "mine", "true").returncode == 0
     done = mine("exec", "--user", "1:1", "mine", "true", check=False)
     assert done.returncode == 255 and done.stdout == "" and done.stderr.count("\n") == 1
+
+
+def test_exec_in_one_that_is_created(mine: Mine) -> None:
+    mine.spec("sleep", "1000")
+    mine.start("mine", "create")
+    assert json.loads(mine("state", "mine").stdout)["status"] == "created"
+    assert mine("exec", "mine", "id", "-u").stdout == "0\n"
+    assert mine("exec", "mine", "readlink", "/proc/1/exe").stdout.startswith("/memfd:")  # nothing of the host
+    mine("start", "mine")
+    assert mine("exec", "mine", "cat", "/proc/1/comm").stdout == "sleep\n"
 
 
 @pytest.mark.parametrize("words", [["pause", "mine"], ["update", "--pids-limit", "10", "mine"], ["update", "--memory", "64M", "mine"]])
