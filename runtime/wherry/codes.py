@@ -220,7 +220,13 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
         "CALLS": ("too many calls are under way", "come back a little later, or start the server with a larger --max-calls"),
         "STREAMS": ("too many streams are open", "close some, or start the server with a larger --max-streams"),
         "RATE": ("too many calls in a short time", "come back after the delay in RetryInfo"),
+        "DISK": ("no space is left for what the server writes down: nothing new is begun", "make room below --data"),
+        "EXECS": ("a container has too many execs", "wait for some to end, or DeleteExec"),
+        "SLOW": ("a subscriber did not take its events", "subscribe again with the cursor of the last one that was taken"),
         "SIZE": ("the request is too large", "give a bundle in the place of what it holds, or start the server with a larger --max-message"),
+    },
+    ("SHIM", "OUT_OF_RANGE"): {
+        "CURSOR": ("events behind a cursor are not kept any more", "look at the containers, then subscribe from the oldest event (metadata: oldest)"),
     },
     ("SHIM", "UNAVAILABLE"): {
         "ENDING": ("the server ends, or is replaced", "come back, with the cursor or the offsets that were seen last"),

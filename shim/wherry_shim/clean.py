@@ -58,7 +58,7 @@ def take_away(root: str, id: str, bundle: str) -> "Message":
             if last:
                 raise
         if not last:
-            _end_monitor(bundle, id)
+            end_monitor(bundle, id)
     rootfs.unmount_all(f"{bundle}/rootfs")
     try:
         posix.unlink(f"{bundle}/{MARKER}")
@@ -67,7 +67,7 @@ def take_away(root: str, id: str, bundle: str) -> "Message":
     return answer
 
 
-def _end_monitor(bundle: str, id: str) -> None:
+def end_monitor(bundle: str, id: str) -> None:
     """It has written what it had to write. Until it is gone, and its helper with it, there is no end of what may be made: both hold the marker's lock."""
     from fcntl import LOCK_EX, LOCK_NB, flock
     from time import monotonic, sleep

@@ -119,6 +119,23 @@ class Service(Keeper):
         """What a terminal's process has written has come to where its output goes, or a bounded time has passed. For others at once."""
         await self._drained(self._process({"id": id, "exec_id": exec_id}))
 
+    async def kill_tree(self, id: str, exec_id: str) -> None:
+        """An exec and all that has come of it."""
+        from wherry.kernel import native
+
+        process = self._process({"id": id, "exec_id": exec_id})
+        if process.pidfd < 0:
+            return
+        descriptor = posix.dup(process.pidfd)
+        try:
+            await self.loop.in_thread(lambda: native.kill_tree(process.pid, descriptor))
+        except OSError as error:  # it has ended meanwhile, or /proc cannot be read
+            self.log("debug", f"{process.id}: {error}")
+            if process.pidfd >= 0:
+                native.pidfd_signal(process.pidfd, _SIGKILL)
+        finally:
+            posix.close(descriptor)
+
     # ---- from memory
 
     def _container(self, request: "Message") -> Container:
