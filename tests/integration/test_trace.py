@@ -2,6 +2,7 @@
 """--trace: every step that ran is in the timeline, in order, and a container does not notice it."""
 
 import json
+import math
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -17,11 +18,31 @@ pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours]
 Event = dict[str, Any]
 
 
+def check_format(document: dict[str, Any]) -> None:
+    """The Trace Event Format, as chrome://tracing and ui.perfetto.dev read it: what each event must have, by its phase."""
+    assert set(document) == {"traceEvents", "displayTimeUnit", "otherData"}
+    assert document["displayTimeUnit"] in ("ms", "ns")
+    for event in document["traceEvents"]:
+        known = {"M": {"ph", "name", "pid", "tid", "args"}, "X": {"ph", "name", "pid", "tid", "ts", "dur", "args"}}[event["ph"]]
+        assert set(event) == known, event
+        assert isinstance(event["name"], str) and event["name"], event
+        assert type(event["pid"]) is type(event["tid"]) is int and isinstance(event["args"], dict), event
+        if event["ph"] == "M":
+            wanted = {"process_name": {"name": str}, "process_sort_index": {"sort_index": int}}[event["name"]]
+            assert {key: type(value) for key, value in event["args"].items()} == wanted, event
+        else:
+            assert all(type(event[key]) in (int, float) and math.isfinite(event[key]) and event[key] >= 0 for key in ("ts", "dur")), event
+    slices = sorted((one for one in document["traceEvents"] if one["ph"] == "X"), key=lambda one: (one["tid"], one["ts"]))
+    for one, after in pairwise(slices):  # what is in one row lies apart: half overlapping events are dropped
+        assert one["tid"] != after["tid"] or end(one) <= after["ts"] + 0.01, (one, after)
+
+
 class Trace:
     """A timeline, read back."""
 
     def __init__(self, file: Path) -> None:
         document = json.loads(file.read_text())
+        check_format(document)
         found = document["traceEvents"]
         rows = {event["pid"]: event["args"]["name"] for event in found if event["name"] == "process_name"}
         self.other = document["otherData"]
