@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -226,7 +227,8 @@ def test_sockets_from_systemd(make_server: Make) -> None:
         listener.bind(str(server.path))
         listener.listen()
         server.listen = []
-        program = ["/bin/sh", "-c", 'exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', str(listener.fileno()), *server.words()]
+        script = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'}; os.execv(sys.argv[2], sys.argv[2:])"
+        program = [sys.executable, "-c", script, str(listener.fileno()), *server.words()]
         with open(server.log_path, "ab") as log:
             server._said = 0
             server.process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listener.fileno()])

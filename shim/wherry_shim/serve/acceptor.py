@@ -65,10 +65,9 @@ class Relay(asyncio.Protocol):
         elif self.other is not None:  # grpcio greets before the client's side is there
             self.early += data
 
-    def eof_received(self) -> bool:
-        if self.other is not None and self.other.transport is not None and self.other.transport.can_write_eof():
-            self.other.transport.write_eof()
-        return True
+    def eof_received(self) -> None:
+        """HTTP/2 knows no half of a connection."""
+        self.finish()
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
@@ -85,7 +84,7 @@ class Relay(asyncio.Protocol):
         self._acceptor.lost(self.peer)
 
     def finish(self) -> None:
-        """The other side is gone: what is buffered is written, but nobody is waited for for long."""
+        """What is buffered is written, but nobody is waited for for long."""
         transport = self.transport
         if transport is None:
             return

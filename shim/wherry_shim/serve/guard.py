@@ -126,7 +126,7 @@ class Guard(ServerInterceptor):
         }
         make, behaviour = makers[kinds]
         runner = self._runner(method, rule, behaviour, *kinds)
-        wrapped: grpc.RpcMethodHandler[Any, Any] = make(runner, handler.request_deserializer, handler.response_serializer)
+        wrapped: grpc.RpcMethodHandler[Any, Any] = make(runner, _lenient(handler.request_deserializer), handler.response_serializer)
         return wrapped
 
     def _runner(self, method: str, rule: Rule, behaviour: Behaviour, streams_in: bool, streams_out: bool) -> Behaviour:
@@ -140,6 +140,7 @@ class Guard(ServerInterceptor):
                     if streams_in:
                         request = _watched(call, request)
                     else:
+                        _check_form(request)
                         call.id = str(getattr(request, "id", ""))
                         self.bounds.size(request.ByteSize() if hasattr(request, "ByteSize") else len(request))
                     answer = await self._performed(call, behaviour, request, context, streams_out)
@@ -299,6 +300,30 @@ def _unknown(method: str) -> Behaviour:
     return refuse
 
 
+class _Malformed:
+    """In the place of a message whose bytes are none."""
+
+
+def _lenient(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """grpcio would make an internal error of bytes that are no message, past us."""
+    if deserializer is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except Exception:  # of protobuf; whichever it is, the bytes are the client's
+            return _Malformed()
+
+    return read
+
+
+def _check_form(message: Any) -> None:
+    if isinstance(message, _Malformed):
+        remedy = "make the client's stubs from the interface of this version, which the reflection service tells"
+        raise Refusal(StatusCode.INVALID_ARGUMENT, "the request is no message of this method", "WHERRY-USAGE", remedy=remedy)
+
+
 async def _streamed(result: Any, context: ServicerContext[Any, Any]) -> None:
     """An async generator, or a coroutine that writes by itself."""
     if not hasattr(result, "__aiter__"):
@@ -314,6 +339,7 @@ async def _streamed(result: Any, context: ServicerContext[Any, Any]) -> None:
 async def _watched(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """The first message says what it is about."""
     async for message in requests:
+        _check_form(message)
         if not call.id and hasattr(message, "WhichOneof"):
             fields = [field for field, _ in message.ListFields()]
             first = getattr(message, fields[0].name) if fields else None

@@ -269,7 +269,7 @@ def _options(settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", 16 << 20),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.max_concurrent_streams", limits.streams_each + limits.calls_each),
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", 5_000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),
