@@ -2,6 +2,7 @@
 """wherry.Sandbox and wherry.aio: walls that hold, results that tell, and nothing that is left after hundreds of them."""
 
 import asyncio
+import json
 import os
 import subprocess
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from harness.bundle import Bundle
 from harness.census import Census, children
+from harness.everybody import USER, install
 from wherry import Result, Sandbox, aio
 from wherry.api import layers
 from wherry.errors import HostError, LaunchError, UsageError
@@ -379,3 +381,61 @@ def test_a_kernel_without_landlock(make: Make, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(HostError, match="landlock"):
         make(landlock=True)
     assert make(landlock=True, allow_missing={"landlock"}).run(["true"]).layers["landlock"] == "missing"
+
+
+# ---- an ordinary user
+
+AS_A_USER = """
+import json, os, sys
+from concurrent.futures import ThreadPoolExecutor
+from wherry import Sandbox
+from wherry.errors import HostError, LaunchError
+
+rootfs, root = sys.argv[1:]
+told = {}
+try:
+    Sandbox(rootfs, root=root)
+except HostError as error:
+    told["missing"], told["remedy"] = error.facts["missing"], error.remedy
+box = Sandbox(rootfs, root=root, allow_missing={"memory", "pids", "cpu"})
+told["walls"] = [box.run(["sh", "-c", script + " 2>/dev/null && echo done || echo refused"]).text.strip() for script in json.loads(sys.stdin.read())]
+told["layers"] = box.layers
+before = len(os.listdir("/proc/self/fd"))
+with ThreadPoolExecutor(8) as pool:
+    told["many"] = list(pool.map(lambda number: box.run(["sh", "-c", f"echo {number}"]).text.strip(), range(40)))
+told["leaked"] = len(os.listdir("/proc/self/fd")) - before
+told["children"] = open(f"/proc/self/task/{os.getpid()}/children").read()
+told["left"] = [name for name in os.listdir(root) if not name.startswith("@")]
+try:
+    Sandbox(rootfs + "/nowhere", root=root, memory=None, pids=None, cpus=None).run(["true"])
+except LaunchError as error:
+    told["rootfs"] = [error.pointer, error.remedy]
+print(json.dumps(told))
+"""
+
+
+def test_an_ordinary_user(command: str, bundle: Bundle, place: Path, session_directory: Path) -> None:
+    """Never weaker than asked for without a word; the same walls, and nothing that is left."""
+    install(command, session_directory / "everybody")
+    (site,) = (session_directory / "everybody/lib").glob("python3*/site-packages")
+    (place / "root").mkdir(mode=0o700)
+    os.chown(place / "root", USER, USER)
+    python = Path(command).resolve().with_name("python").resolve()
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(site)}
+    argv = [str(python), "-c", AS_A_USER, str(bundle.rootfs), str(place / "root")]
+    done = subprocess.run(
+        ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", *argv],
+        input=json.dumps(list(SCRIPTS.values())), capture_output=True, text=True, timeout=60, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["missing"] == ["memory", "pids", "cpu"] and "allow_missing" in told["remedy"]
+    assert told["walls"] == ["refused"] * len(SCRIPTS)
+    layers = told["layers"]
+    assert {name for name, how in layers.items() if how == "missing"} == {"memory", "pids", "cpu"} and layers["devices"] == "not supported"
+    assert {"user namespace", "pid namespace", "network", "read-only root", "seccomp", "no capabilities", "no new privileges"} <= {
+        name for name, how in layers.items() if how == "applied"
+    }
+    assert told["many"] == [str(number) for number in range(40)]
+    assert (told["leaked"], told["children"], told["left"]) == (0, "", [])
+    assert told["rootfs"] == ["/root/path", "it must be the directory of the container's files; a relative one is below the bundle"]

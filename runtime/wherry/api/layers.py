@@ -67,7 +67,7 @@ def layers(
     rules = facts.cgroup_mode == "v2" or any("devices" in hierarchy.controllers for hierarchy in facts.hierarchies)
     return {
         **{name: MISSING if name in missing else APPLIED if name in wanted else OFF for name in ASKABLE},
-        "devices": APPLIED if privileged(facts) and rules else OFF,
+        "devices": APPLIED if privileged(facts) and rules else NOT_SUPPORTED,  # the host's own nodes are all that opens in a user namespace
         **({"landlock": NOT_SUPPORTED} if unavailable else {}),
     }
 

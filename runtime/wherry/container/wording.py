@@ -118,12 +118,20 @@ def _step_error(failure: Failure, step: "Step | None", steps: "list[Step]", sett
     kind = next((other for prefix, other in _KINDS.items() if code.startswith(prefix)), LaunchError)
     remedy = CODES[code].remedy if code in CODES and code not in _UNSAID else None
     if step is not None:
-        remedy = remedy or _HINTS.get((step.name, failure.error))
+        remedy = remedy or _hint(failure, step)
     place = (step.place or None) if step is not None else None
     error = kind(words, code=code, pointer=place, remedy=remedy, call=failure.call, errno=failure.error)
     if step is not None and step.name in _MOUNTS:
         error.facts.update(mounted=_mounted(steps, step), destination=step.fields["destination"])
     return error
+
+
+def _hint(failure: Failure, step: Step) -> "str | None":
+    if step.place == "/root/path" and failure.error == ENOENT:
+        return "it must be the directory of the container's files; a relative one is below the bundle"
+    if step.name in _MOUNTS and failure.error in (EACCES, EROFS) and failure.call in ("OPENAT2", "MKDIR", "OPEN"):
+        return "the container's root, who may be nobody in particular on the host, cannot reach or make the place: make it in the root filesystem"
+    return _HINTS.get((step.name, failure.error))
 
 
 # ---- what the step was doing, in a few words
