@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import need
+from .conftest import Engine, need
 
 pytestmark = [pytest.mark.ours]
 
@@ -47,14 +47,36 @@ def test_containerd(wherry: str, tmp_path: Path, merged: bool) -> None:
     assert (options["BinaryName"], options["SystemdCgroup"]) == (wherry, True)
 
 
-def test_docker(wherry: str, tmp_path: Path) -> None:
+def test_containerd_with_the_shim(wherry: str, tmp_path: Path) -> None:
+    need("containerd")
+    file = tmp_path / "config.toml"
+    setup(wherry, "--systemd-cgroup", "setup", "containerd", "--shim", "--file", str(file))
+    done = subprocess.run(["containerd", "--config", str(file), "config", "dump"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    plugins = tomllib.loads(done.stdout)["plugins"]
+    runtime = next(plugin["containerd"]["runtimes"]["wherry"] for plugin in plugins.values() if "runtimes" in plugin.get("containerd", {}))
+    assert runtime["runtime_type"] == "io.containerd.wherry.v2"
+    assert os.access(runtime["runtime_path"], os.X_OK) and runtime["runtime_path"].endswith("/containerd-shim-wherry-v2")
+    assert runtime["options"]["SystemdCgroup"] is True
+
+
+def test_what_setup_says_of_the_shim_works(wherry: str, ctr: Engine, rootfs: Path, tmp_path: Path) -> None:
+    """Its "then:" line, word for word."""
+    done = subprocess.run([wherry, "setup", "containerd", "--shim", "--file", str(tmp_path / "c.toml")], capture_output=True, text=True, timeout=30)
+    line = next(line for line in done.stderr.splitlines() if line.startswith("then: ctr run "))
+    words = line.removeprefix("then: ctr run ").partition(" ...")[0].split()
+    done = ctr("run", "--rm", *words, "--rootfs", str(rootfs), "setup-shim", "sh", "-c", "echo from the shim; sleep 0.3; exit 3", check=False)
+    assert (done.returncode, done.stdout) == (3, "from the shim\n"), done.stderr
+
+
+@pytest.mark.parametrize("shim", [False, True])
+def test_docker_reads_it(wherry: str, tmp_path: Path, shim: bool) -> None:
+    """This is how Docker's own program checks its file, from 23 on."""
     need("dockerd")
-    file = tmp_path / "daemon.json"
-    file.write_text('{"debug": false}')
-    setup(wherry, "setup", "docker", "--default", "--file", str(file))
-    text = subprocess.run(["dockerd", "--help"], capture_output=True, text=True, timeout=30).stdout
-    if "--validate" not in text:
+    if "--validate" not in subprocess.run(["dockerd", "--help"], capture_output=True, text=True, timeout=30).stdout:
         pytest.skip("SKIPPED: this dockerd has no --validate; the daemon of test_docker.py is set up so, however")
+    file = tmp_path / "daemon.json"
+    setup(wherry, "setup", "docker", "--default", *(["--shim"] if shim else []), "--file", str(file))
     done = subprocess.run(["dockerd", "--validate", "--config-file", str(file)], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stderr
 

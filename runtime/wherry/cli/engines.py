@@ -19,6 +19,7 @@ BEGIN, END = "# wherry: begin", "# wherry: end"
 OWN = "# Written by wherry setup."
 """The first line of files that are ours alone."""
 
+SHIM = "io.containerd.wherry.v2"
 PODMAN_KNOWS_JSON = ("crun", "crun-vm", "runc", "kata", "runsc", "youki", "krun", "ocijail")
 
 
@@ -33,6 +34,7 @@ class Wish:
     chosen: bool = False  # the global flags say which cgroup manager
     home: str = ""  # of an ordinary user; "" = root
     version: int = 2  # of containerd's configuration, where there is no file yet
+    shim: str = ""  # path of our own shim, where that is wished for in the place of runc's
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Engine:
     merge: Callable[[str | None, Wish], str]
     then: tuple[str, ...] = field(default=())
     notes: Callable[[Wish], list[str]] = lambda wish: []
+    shims: bool = False  # it starts containers by a shim
 
 
 def refuse(message: str, remedy: str) -> UsageError:
@@ -61,11 +64,18 @@ def docker(text: str | None, wish: Wish) -> str:
     runtimes = document.setdefault("runtimes", {})
     if not isinstance(runtimes, dict):
         raise refuse("/runtimes is not an object", "correct the file first")
-    runtimes[wish.name] = {**_object(runtimes.get(wish.name)), "path": wish.path}
-    runtimes[wish.name].pop("runtimeType", None)
+    runtimes[wish.name] = _docker_runtime(_object(runtimes.get(wish.name)), wish)
     if wish.default:
         document["default-runtime"] = wish.name
     return json.dumps(document, indent=_indent(text or ""), ensure_ascii=False) + "\n"
+
+
+def _docker_runtime(there: dict[str, Any], wish: Wish) -> dict[str, Any]:
+    """`path` is a runtime's, `runtimeType` a shim's: a runtime of Docker has one of the two, and arguments or options with it."""
+    if not wish.shim:
+        return {**{key: value for key, value in there.items() if key not in ("runtimeType", "options")}, "path": wish.path}
+    kept = {key: value for key, value in there.items() if key not in ("path", "runtimeArgs", "options")}
+    return {**kept, "runtimeType": wish.shim, **({"options": {"SystemdCgroup": True}} if wish.systemd else {})}
 
 
 def _json(text: str | None) -> dict[str, Any]:
@@ -174,7 +184,9 @@ def containerd(text: str | None, wish: Wish) -> str:
 
 def _containerd_keys(plugin: str, wish: Wish, alone: bool) -> dict[str, Any]:
     """`alone`: the file names no runtime. Then containerd has a runc of its own, which it forgets once there is one: it is named, too."""
-    runtime = {"runtime_type": "io.containerd.runc.v2", "options": {"BinaryName": wish.path, "SystemdCgroup": wish.systemd}}
+    kind: dict[str, Any] = {"runtime_type": SHIM, "runtime_path": wish.shim} if wish.shim else {"runtime_type": "io.containerd.runc.v2"}
+    binary = {} if wish.shim else {"BinaryName": wish.path}
+    runtime = {**kind, "options": {**binary, "SystemdCgroup": wish.systemd}}
     runtimes: dict[str, Any] = {"runc": {"runtime_type": "io.containerd.runc.v2"}} if alone else {}
     return {"plugins": {plugin: {"containerd": {"runtimes": {**runtimes, wish.name: runtime}}}}}
 
@@ -182,15 +194,16 @@ def _containerd_keys(plugin: str, wish: Wish, alone: bool) -> dict[str, Any]:
 def _containerd_block(plugin: str, wish: Wish, wanted: dict[str, Any]) -> str:
     tables = f'plugins."{plugin}".containerd.runtimes'
     table = f"{tables}.{_key(wish.name)}"
-    runc = "runc" in _at(wanted, "plugins", plugin, "containerd", "runtimes") and wish.name != "runc"
+    runtimes = _at(wanted, "plugins", plugin, "containerd", "runtimes")
+    runtime = runtimes[wish.name]
+    runc = "runc" in runtimes and wish.name != "runc"
     lines = [
         BEGIN,
         *([f"[{tables}.runc]", '  runtime_type = "io.containerd.runc.v2"'] if runc else ()),
         f"[{table}]",
-        '  runtime_type = "io.containerd.runc.v2"',
+        *(f"  {key} = {json.dumps(value)}" for key, value in runtime.items() if key != "options"),
         f"[{table}.options]",
-        f"  BinaryName = {json.dumps(wish.path)}",
-        f"  SystemdCgroup = {'true' if wish.systemd else 'false'}",
+        *(f"  {key} = {json.dumps(value)}" for key, value in runtime["options"].items()),
         END,
     ]
     return "\n".join(lines) + "\n"
@@ -255,7 +268,11 @@ def _at(document: Any, *keys: str) -> Any:
 
 
 def _docker_notes(wish: Wish) -> list[str]:
-    return ['systemd cgroups are the daemon\'s choice: "exec-opts": ["native.cgroupdriver=systemd"]'] if wish.systemd else []
+    found = ['systemd cgroups are the daemon\'s choice: "exec-opts": ["native.cgroupdriver=systemd"]'] if wish.systemd else []
+    if wish.shim:
+        link = f"ln -s {wish.shim} /usr/local/bin/"
+        found.append(f"Docker 23 and later read this; before: {link}, and docker run --runtime {SHIM} ...")
+    return found
 
 
 ENGINES: dict[str, Engine] = {
@@ -264,6 +281,7 @@ ENGINES: dict[str, Engine] = {
         docker,
         ("systemctl {user}reload docker", "docker run --runtime {name} ..."),
         _docker_notes,
+        shims=True,
     ),
     "podman": Engine(
         _below("/etc/containers/containers.conf.d/60-{name}.conf", ".config/containers/containers.conf.d/60-{name}.conf"),
@@ -273,7 +291,8 @@ ENGINES: dict[str, Engine] = {
     "containerd": Engine(
         _below("/etc/containerd/config.toml", ".config/containerd/config.toml"),
         containerd,
-        ("systemctl {user}restart containerd", "ctr run --runc-binary {path} ...; Kubernetes: a RuntimeClass whose handler is {name}"),
+        ("systemctl {user}restart containerd", "ctr run {ctr} ...; Kubernetes: a RuntimeClass whose handler is {name}"),
+        shims=True,
     ),
     "crio": Engine(
         _below("/etc/crio/crio.conf.d/60-{name}.conf", ".config/crio/crio.conf.d/60-{name}.conf"),

@@ -198,6 +198,7 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
     "print": ("", "print what would be written, and where (the default)"),
     "write": ("", "merge it into the engine's file, all at once, and keep a copy of what was there"),
     "default": ("", "make it the engine's default runtime"),
+    "shim": ("", "by containerd-shim-wherry-v2, in the place of runc's shim (containerd, docker)"),
     "name": ("NAME", "the runtime's name in the engine (default wherry)"),
     "file": ("FILE", "the engine's file, where it is not in its usual place"),
     "facts": ("FILE", "plan for the host that this file describes; - prints the facts of this one"),

@@ -14,7 +14,7 @@ from wherry.cli.arguments import BOOL, TEXT
 from wherry.cli.engines import ENGINES, Engine, Wish
 from wherry.errors import HostError, UsageError
 
-FLAGS: dict[str, int | str] = {"print": BOOL, "write": BOOL, "default": BOOL, "name": TEXT, "file": TEXT}
+FLAGS: dict[str, int | str] = {"print": BOOL, "write": BOOL, "default": BOOL, "shim": BOOL, "name": TEXT, "file": TEXT}
 
 _NAME = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -26,6 +26,10 @@ def run(call: Call) -> int:
     if call.flags.on("print") and call.flags.on("write"):
         raise UsageError("--print and --write exclude each other")
     engine, wish = ENGINES[name], wish_of(call)
+    if call.flags.on("shim"):
+        if not engine.shims:
+            raise UsageError(f"{name} uses no shim", remedy="--shim is for containerd and docker")
+        wish.shim = shim(wish.path)
     given = call.flags.text("file")
     file = Path(given or engine.file(wish).format(name=wish.name)).absolute()
     old = _read(file)
@@ -61,6 +65,14 @@ def front() -> str:
     if not found:
         raise HostError("the program wherry is not installed", code="WHERRY-HOST-PROGRAM", remedy="pip install wherry")
     return os.path.abspath(found)
+
+
+def shim(path: str) -> str:
+    """Beside the front."""
+    found = os.path.join(os.path.dirname(path), "containerd-shim-wherry-v2")
+    if not os.access(found, os.X_OK):
+        raise HostError(f"{found}: no such program", code="WHERRY-HOST-PROGRAM", remedy="install wherry again")
+    return found
 
 
 def systemd_cgroups(call: Call) -> bool:
@@ -128,5 +140,6 @@ def _say(engine: Engine, wish: Wish, file: Path, tell: str) -> None:
     """For the person: on stderr, so that stdout is the file and nothing else."""
     lines = [tell, *engine.notes(wish)]
     user = "--user " if wish.home else ""
-    lines += [f"then: {text.format(name=wish.name, path=wish.path, file=file, user=user)}" for text in engine.then]
+    ctr = f"--runtime {wish.shim}" if wish.shim else f"--runc-binary {wish.path}"
+    lines += [f"then: {text.format(name=wish.name, path=wish.path, file=file, user=user, ctr=ctr)}" for text in engine.then]
     print("\n".join(lines), file=sys.stderr)

@@ -43,6 +43,16 @@ def test_docker_keeps_other_keys_in_their_order_and_form() -> None:
     assert "default-runtime" not in document and json.loads(docker(old, default()))["default-runtime"] == "wherry"
 
 
+def test_docker_with_the_shim() -> None:
+    shim = Wish("/opt/wherry/bin/wherry", shim="/opt/wherry/bin/containerd-shim-wherry-v2")
+    old = '{"runtimes": {"wherry": {"path": "/old", "runtimeArgs": ["--debug"]}}}'
+    assert json.loads(docker(old, shim)) == {"runtimes": {"wherry": {"runtimeType": shim.shim}}}
+    shim.systemd = True
+    new = docker(old, shim)
+    assert json.loads(new)["runtimes"]["wherry"] == {"runtimeType": shim.shim, "options": {"SystemdCgroup": True}}
+    assert json.loads(docker(new, WISH))["runtimes"]["wherry"] == {"path": WISH.path}, "and back"
+
+
 @pytest.mark.parametrize("old", [None, "", "{}", " \n"])
 def test_docker_without_a_file(old: str | None) -> None:
     assert json.loads(docker(old, WISH)) == {"runtimes": {"wherry": {"path": WISH.path}}}
@@ -79,6 +89,14 @@ def test_containerd_stays_as_it_is_and_gets_a_block() -> None:
     moved = containerd(new, Wish("/usr/bin/wherry", systemd=True))
     assert runtime(moved)["options"] == {"BinaryName": "/usr/bin/wherry", "SystemdCgroup": True}
     assert moved.startswith(CONTAINERD) and moved.count("# wherry: begin") == 1
+
+
+def test_containerd_with_the_shim() -> None:
+    shim = Wish("/opt/wherry/bin/wherry", shim="/opt/wherry/bin/containerd-shim-wherry-v2", systemd=True)
+    new = containerd(CONTAINERD, shim)
+    assert runtime(new) == {"runtime_type": "io.containerd.wherry.v2", "runtime_path": shim.shim, "options": {"SystemdCgroup": True}}
+    assert containerd(new, shim) == new
+    assert "runtime_path" not in runtime(containerd(new, WISH)), "and back"
 
 
 @pytest.mark.parametrize(
