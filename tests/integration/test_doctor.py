@@ -67,6 +67,8 @@ def test_as_root(command: str, place: Path) -> None:
     found = document(subprocess.run([command, "--root", str(place), "doctor", "--json"], capture_output=True, text=True, timeout=60))
     assert found["usable"] and found["caller"]["privileged"]
     assert status(found, "container", "a container with limits") == "ok"
+    tried = {finding["name"]: finding["status"] for finding in found["findings"] if finding["group"] == "container"}
+    assert tried.get("a container by systemd") == ("ok" if os.path.isdir("/run/systemd/system") else None)
     assert all(status(found, "namespaces", kind) == "ok" for kind in ("mount", "pid", "ipc", "uts", "network"))
     assert found["host"]["cgroups"] == "v2" if cgroup_mode() == "v2" else found["host"]["cgroups"] in ("v1", "hybrid")
     assert list(place.iterdir()) == []

@@ -20,10 +20,14 @@ import tempfile
 from collections.abc import Iterable
 from typing import Any
 
+from wherry.errors import DeadlineError
 from wherry.kernel.hostfacts import HostFacts, gather
 from wherry.kernel.trials import TRIALS, attempt
 
 OK, PARTLY, MISSING = "ok", "partly", "missing"
+BY_SYSTEMD = "a container by systemd"
+"""The three containers that are run are known by what they are."""
+
 VERSION = 1
 """Of the document."""
 
@@ -251,18 +255,49 @@ def _run_containers(seen: Seen) -> list[tuple[str, str, str]]:
     if not seen.privileged:
         mappings = tuple([{"containerID": 0, "hostID": id, "size": 1}] for id in (facts.uid, facts.gid))
     done = []
-    for what, limits in (("a container with limits", True), ("a container", False)):
+    kinds = ["a container with limits", "a container", *([BY_SYSTEMD] if seen.systemd and not all(seen.sockets.values()) else ())]
+    for what in kinds:
         error = remedy = ""
+        id, choices = f"wherry-doctor-{os.urandom(4).hex()}", {"mappings": mappings, "limits": what != "a container"}
         with tempfile.TemporaryDirectory(prefix="wherry-doctor-") as root:
             try:
-                code = run(
-                    "/", [program], id=f"wherry-doctor-{os.urandom(4).hex()}", root=root, timeout=20, mappings=mappings, limits=limits
-                ).code
+                if what == BY_SYSTEMD:
+                    code = _run_by_systemd([program], id, root, choices)
+                else:
+                    code = run("/", [program], id=id, root=root, timeout=20, **choices).code
                 error = f"its program ended with {code}" if code else ""
             except (WherryError, OSError) as failure:
                 error, remedy = str(failure), getattr(failure, "remedy", None) or ""
         done.append((what, error, remedy))
     return done
+
+
+def _run_by_systemd(args: list[str], id: str, root: str, choices: dict[str, Any]) -> int:
+    """With --systemd-cgroup, which the library has no word for."""
+    from wherry.api.bundle import Bundle
+    from wherry.container import lifecycle
+    from wherry.container.create import launch, prepare
+    from wherry.container.options import CreateOptions
+    from wherry.kernel import native
+
+    options = CreateOptions(root, id, "/")
+    options.config, options.cgroup_manager = Bundle.sandbox("/", args, **choices).data, "systemd"
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    options.stdio = (nowhere, nowhere, nowhere)
+    pidfd = -1
+    try:
+        create = launch(options, prepare(options))
+        pidfd = create.take_pidfd()
+        create.close()
+        lifecycle.start(root, id)
+        if not native.pidfd_wait(pidfd, 20000):
+            raise DeadlineError("its program did not end within 20 s")
+        return native.pidfd_reap(pidfd)
+    finally:
+        os.close(nowhere)
+        if pidfd >= 0:
+            lifecycle.delete(root, id, force=True)
+            os.close(pidfd)
 
 
 def _user_name(uid: int) -> str:

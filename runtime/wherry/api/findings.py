@@ -367,6 +367,10 @@ def containers(seen: Seen) -> Iterator[Finding]:
     )
     worked = {what: not error for what, error, _ in seen.ran}
     for what, error, remedy in seen.ran:
+        if what == "a container by systemd":
+            effect, status = "--systemd-cgroup does not work: use cgroupfs", MISSING if error else OK
+            yield Finding("container", what, status, error or "was run", effect, remedy or "systemctl status; journalctl -b say more")
+            continue
         limited = what == "a container with limits"
         status = OK if not error else PARTLY if limited and worked.get("a container") else MISSING
         if limited and error and not seen.privileged:

@@ -48,7 +48,7 @@ def seen(uid: int = 0, refused: dict[str, int] | None = None, **more: Any) -> Se
     host.subordinate = dict.fromkeys(("/etc/subuid", "/etc/subgid"), 65536)
     host.mappers = dict.fromkeys(("newuidmap", "newgidmap"), "setuid")
     host.criu, host.sockets = ("4.1", ""), {"/run/systemd/private": 0}
-    host.ran = [("a container with limits", "", ""), ("a container", "", "")]
+    host.ran = [("a container with limits", "", ""), ("a container", "", ""), ("a container by systemd", "", "")]
     for name, value in more.items():
         setattr(host, name, value)
     return host
@@ -74,12 +74,20 @@ def test_a_host_where_nothing_works_has_a_remedy_for_each() -> None:
         for mode in ("v1", "v2", "none"):
             host = seen(uid, refused, cgroup_mode=mode, criu=None, sockets={"/run/x": 2}, files={}, mappers={}, bounding=0, lsms=())
             host.subordinate = dict.fromkeys(host.subordinate, 0)
-            host.ran = [("a container with limits", "no", ""), ("a container", "no", "")]
+            host.ran = [("a container with limits", "no", ""), ("a container", "no", ""), ("a container by systemd", "no", "")]
             report = Report(host, check(host))
             assert not report.usable and verdict(report).startswith("no container can run here")
             jsonschema.validate(report.document(), SCHEMA)
             good = {finding.name for finding in report.findings if finding.status == OK}
             assert good <= {"state directory", "hierarchy"}
+
+
+def test_without_systemds_container_others_run() -> None:
+    host = seen(0)
+    host.ran[2] = ("a container by systemd", "unit is not where it was expected", "")
+    finding = found(host, "a container by systemd")
+    assert (finding.status, finding.effect) == (MISSING, "--systemd-cgroup does not work: use cgroupfs") and finding.remedy
+    assert Report(host, check(host)).usable
 
 
 def test_names_are_unique_in_their_group() -> None:
