@@ -25,6 +25,8 @@ _CLASS_TEXTS = {
 class ShimError(Exception):
     """`code` is the status; str() is the message as it goes to the client."""
 
+    known: "Exception | None" = None  # the runtime's own error, with its code, place and remedy, for who can tell them
+
     def __init__(self, code: int, text: str) -> None:
         words = _CLASS_TEXTS.get(code)
         super().__init__(f"{text}: {words}" if words else text)

@@ -332,7 +332,9 @@ def meta(process: "Process") -> bytes:
 
 def failed(verb: str, error: "WherryError | OSError") -> ShimError:
     text = error.sentence() if isinstance(error, WherryError) else str(error)
-    return ShimError(UNKNOWN, f"OCI runtime {verb} failed: {text}")
+    made = ShimError(UNKNOWN, f"OCI runtime {verb} failed: {text}")
+    made.known = error
+    return made
 
 
 # ---- exec

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +227,8 @@ def plan(settings: Settings, bundle: str | None, config: str | None, json: bool)
 @settings
 def version(settings: Settings, json: bool) -> None:
     """Show the versions of client and server, and the role that the server gives to you."""
+    from importlib.metadata import version as installed
+
     with settings.client() as client:
         server = client.version()
     if json:

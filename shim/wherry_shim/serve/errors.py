@@ -21,7 +21,8 @@ from grpc import StatusCode
 
 from wherry.codes import CODES, STATUSES
 from wherry.errors import WherryError
-from wherry_shim.errors import ShimError
+from wherry.kernel.native import Failure
+from wherry_shim.errors import UNKNOWN, ShimError
 
 DOMAIN = "wherry"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -70,16 +71,23 @@ def refusal_of(error: BaseException) -> Refusal | None:
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ShimError):
-        return _of_shim_error(error)
+        return None if _is_defect(error) else _of_shim_error(error)
     if isinstance(error, WherryError):
         return _of_wherry_error(error)
     return None
 
 
+def _is_defect(error: ShimError) -> bool:
+    """The service has made UNKNOWN of something that it did not expect."""
+    return error.code == UNKNOWN and isinstance(error.__cause__, Exception) and not isinstance(error.__cause__, WherryError | OSError | Failure)
+
+
 def _of_shim_error(error: ShimError) -> Refusal:
     """Where the runtime's own error is behind it, that one knows more."""
     code = NUMBERS.get(error.code, StatusCode.UNKNOWN)
-    cause = error.__cause__
+    if code is StatusCode.UNKNOWN and error.text.startswith("cannot "):  # of the table of states: containerd's shims give it no code
+        code = StatusCode.FAILED_PRECONDITION
+    cause = error.known or error.__cause__
     if isinstance(cause, WherryError):
         known = _of_wherry_error(cause)
         known.message = str(error)
