@@ -125,12 +125,20 @@ int mount_propagation(int fd, uint64_t flags)
 
 /* ---- trees --------------------------------------------------------------------------------------------------------- */
 
+bool mount_clones_are_slaves;
+
 int mount_clone(int directory, const char *path, bool recursive)
 {
-	int fd = sys_open_tree(directory, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH) |
+	const struct wherry_mount_attr slave = { .propagation = MS_SLAVE };
+	cleanup_fd int fd = sys_open_tree(directory, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (*path ? 0 : AT_EMPTY_PATH) |
 				       (recursive ? AT_RECURSIVE : 0));
 
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	/* while nobody sees it: as a peer of its source it would hand all that is mounted below on to the host */
+	if (mount_clones_are_slaves && sys_mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &slave) < 0)
+		return errno == ENOSYS ? -WHERRY_UNSUPPORTED : -errno;
+	return wherry_steal(&fd);
 }
 
 int mount_attach(int tree, int target)

@@ -116,6 +116,8 @@ static const struct layout layouts[OP_COUNT_PLUS_1] = {
 	INIT(OP_READONLY_PATH, wherry_op_path, F(wherry_op_path, TEXT, path)),
 	INIT(OP_MASKED_PATH, wherry_op_path, F(wherry_op_path, TEXT, path)),
 	INIT(OP_PIVOT, wherry_op_pivot, NOTHING),
+	OP(OP_MOUNT_POINT, wherry_op_mount_point, BEFORE_LAUNCH, 0, 0, F(wherry_op_mount_point, TEMPLATE, path)),
+	INIT(OP_CHROOT, wherry_op_mount_point, F(wherry_op_mount_point, TEMPLATE, path)),
 	INIT(OP_ROOT_ATTRIBUTES, wherry_op_root_attributes, NOTHING),
 	INIT(OP_PERSONALITY, wherry_op_personality, NOTHING),
 	INIT(OP_SCHEDULER, wherry_op_scheduler, NOTHING),

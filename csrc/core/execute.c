@@ -59,6 +59,7 @@ void wherry_set_register(struct wherry_machine *m, uint16_t number, int fd)
 	X(OP_READONLY_PATH, op_readonly_path) \
 	X(OP_MASKED_PATH, op_masked_path) \
 	X(OP_PIVOT, op_pivot) \
+	X(OP_CHROOT, op_chroot) \
 	X(OP_ROOT_ATTRIBUTES, op_root_attributes) \
 	X(OP_PERSONALITY, op_personality) \
 	X(OP_SCHEDULER, op_scheduler) \

@@ -222,6 +222,7 @@ int op_open_tree(struct wherry_machine *m, const struct wherry_op_open_tree *op)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, (int)-length);
 	if (op->flags & WHERRY_TREE_NO_SYMLINK && is_symlink(source))
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, WHERRY_SYMLINK_REFUSED);
+	mount_clones_are_slaves |= op->flags & WHERRY_TREE_ON_HOST;
 	fd = mount_clone(AT_FDCWD, source, op->flags & WHERRY_TREE_RECURSIVE);
 	if (fd < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, -fd);

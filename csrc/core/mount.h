@@ -19,6 +19,7 @@ int open_procfs_mounted(struct wherry_machine *m); /* what stands on /proc, veri
 extern bool mount_without_fsopen;  /* tests: fsopen is refused */
 extern bool mount_without_setattr; /* tests: mount_setattr does not exist (before 5.12) */
 
+extern bool mount_clones_are_slaves; /* each clone, from here on: see WHERRY_TREE_ON_HOST */
 int mount_clone(int directory, const char *path, bool recursive); /* a detached copy; "" = of the descriptor itself */
 int mount_attach(int tree, int target);
 uint64_t mount_current_attributes(int fd);                        /* MOUNT_ATTR_* as they are */

@@ -66,8 +66,27 @@ static int attach_somewhere(int tree, const char *path)
 	return target < 0 ? -errno : mount_attach(tree, target);
 }
 
+/* In the host's own mount namespace: on a mount of our own, which shares nothing. What is mounted on it later stays there whatever the host
+ * shares its mounts with, and goes with it. */
+static int attach_on_host(int tree, const char *path)
+{
+	cleanup_fd int place = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), base = -1;
+	int result;
+
+	if (place < 0)
+		return -errno;
+	base = mount_clone(place, "", false);
+	if (base < 0)
+		return base;
+	result = mount_attach(base, place);
+	if (!result)
+		result = mount_propagation(base, MS_PRIVATE);
+	return result ? result : mount_attach(tree, base);
+}
+
 int op_attach_rootfs(struct wherry_machine *m, const struct wherry_op_attach_rootfs *op)
 {
+	bool on_host = op->flags & WHERRY_ATTACH_ON_HOST;
 	cleanup_fd int tree = wherry_steal(&m->registers[op->tree]);
 	char path[WHERRY_MAX_PATH];
 	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
@@ -75,9 +94,9 @@ int op_attach_rootfs(struct wherry_machine *m, const struct wherry_op_attach_roo
 
 	if (length < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
-	if (!is_isolated(m) && *path == '/')
+	if (!on_host && !is_isolated(m) && *path == '/')
 		isolate_parent(path);
-	result = attach_somewhere(tree, path);
+	result = on_host ? attach_on_host(tree, path) : attach_somewhere(tree, path);
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_MOVE_MOUNT, -result);
 	/* a slave stays one, so that mounts of the host still arrive where the plan wants them; shared is what the pivot refuses */
@@ -172,6 +191,25 @@ static void forget_masks(void)
 	wherry_close(&masked_file);
 }
 
+static int change_root(struct wherry_machine *m, int root)
+{
+	if (fchdir(root) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_CHDIR);
+	return chroot(".") < 0 ? wherry_fail_errno(m, WHERRY_CALL_CHROOT) : 0;
+}
+
+int op_chroot(struct wherry_machine *m, const struct wherry_op_mount_point *op)
+{
+	char path[WHERRY_MAX_PATH];
+	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+
+	if (length < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
+	wherry_close(&m->rootfs);
+	m->rootfs = open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return m->rootfs < 0 ? wherry_fail_errno(m, WHERRY_CALL_OPEN) : change_root(m, m->rootfs);
+}
+
 int op_pivot(struct wherry_machine *m, const struct wherry_op_pivot *op)
 {
 	cleanup_fd int old = -1;
@@ -183,6 +221,8 @@ int op_pivot(struct wherry_machine *m, const struct wherry_op_pivot *op)
 		return result;
 	}
 	forget_masks();
+	if (op->flags & WHERRY_PIVOT_CHROOT)
+		return change_root(m, m->rootfs);
 	old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (old < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_OPEN);

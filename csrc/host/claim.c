@@ -110,6 +110,25 @@ static int make_fifo(struct host_create *c, const char *name, int *fd)
 	return *fd < 0 ? wherry_fail_errno(&c->machine, WHERRY_CALL_OPEN) : 0;
 }
 
+/* A mount point that nobody else has: what is mounted there is the container's. The journal names it before it is one; it has done so since the
+ * record was written, behind the cgroups. */
+int op_mount_point(struct wherry_machine *m, const struct wherry_op_mount_point *op)
+{
+	struct host_create *c = host_of(m);
+	char path[WHERRY_MAX_PATH];
+	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	int result;
+
+	if (length < 0)
+		return wherry_fail(m, WHERRY_CALL_MKDIR, (int)-length);
+	if (c->journal_count <= c->request.extra_count)
+		return wherry_fail(m, WHERRY_CALL_MKDIR, WHERRY_BAD_PLAN);
+	result = host_journal_mark(c, c->journal_count - c->request.extra_count - 1, WHERRY_JOURNAL_BEGUN, 0);
+	if (result < 0)
+		return wherry_fail(m, WHERRY_CALL_WRITE, -result);
+	return mkdir(path, 0700) < 0 ? wherry_fail_errno(m, WHERRY_CALL_MKDIR) : 0;
+}
+
 /* The record comes last: where there is one, all the rest is there. */
 int op_claim(struct wherry_machine *m, const struct wherry_op_claim *op)
 {

@@ -6,8 +6,9 @@
 #include "parts.h"
 
 #include <string.h>
+#include <sys/mount.h>
 
-enum { END_WAIT_MS = 10 * 1000 };
+enum { END_WAIT_MS = 10 * 1000, STACKED = 32 };
 
 static int kill_init(const struct host_container *c)
 {
@@ -47,6 +48,20 @@ static int end_resctrl(const struct host_container *c, const struct wherry_journ
 	return path[0] == '/' && rmdir(path) < 0 && errno != ENOENT ? -errno : 0;
 }
 
+/* What is shared with the host goes private first: else its end would be the end of the host's own. Whatever is mounted there is ours. */
+static int end_mount(const char *path)
+{
+	for (int i = 0; i < STACKED; i++) {
+		if (mount(NULL, path, NULL, MS_PRIVATE | MS_REC, NULL) < 0)
+			break;
+		if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+			return -errno;
+	}
+	if (errno != EINVAL && errno != ENOENT)
+		return -errno;
+	return rmdir(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
 static int end_entry(const struct host_container *c, uint32_t index, bool kill_members)
 {
 	const struct wherry_journal_entry *entry = (const void *)((const char *)c->head + c->head->journal_offset);
@@ -62,6 +77,9 @@ static int end_entry(const struct host_container *c, uint32_t index, bool kill_m
 		break;
 	case WHERRY_JOURNAL_RESCTRL:
 		result = end_resctrl(c, entry);
+		break;
+	case WHERRY_JOURNAL_MOUNT:
+		result = end_mount(host_text(c, entry->path));
 		break;
 	case WHERRY_JOURNAL_UNIT:
 		return 0; /* Python's, before it comes here; the unit ends with its last process anyhow */
@@ -95,5 +113,11 @@ int host_destroy(struct host_container *c, bool kill_first)
 		if (result < 0 || more < 0)
 			return result < 0 ? result : more;
 	}
-	return host_remove_tree(c->root, c->id);
+	if (!c->head) { /* nobody knows what there is: what is mounted here is not to be removed file by file */
+		char path[64] = "/proc/self/fd/";
+
+		strcpy(path + 14 + wherry_decimal((uint64_t)c->directory, path + 14), "/" WHERRY_MOUNT_POINT);
+		result = end_mount(path);
+	}
+	return result < 0 ? result : host_remove_tree(c->root, c->id);
 }

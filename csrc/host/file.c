@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -178,6 +179,14 @@ int host_parse_number(const char *text, uint64_t *value)
 
 static int remove_entries(int directory, int depth);
 
+static bool is_mounted(int directory)
+{
+	enum { ATTRIBUTES = 1, MOUNT_ROOT = 0x2000 }; /* of struct statx, which musl does not have: stx_attributes, STATX_ATTR_MOUNT_ROOT */
+	uint64_t st[32] = { 0 };
+
+	return syscall(SYS_statx, directory, "", AT_EMPTY_PATH, 0, st) == 0 && (st[ATTRIBUTES] & MOUNT_ROOT);
+}
+
 static int remove_entry(int parent, const char *name, int depth)
 {
 	cleanup_fd int directory = -1;
@@ -190,6 +199,8 @@ static int remove_entry(int parent, const char *name, int depth)
 	directory = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (directory < 0)
 		return errno == ENOENT ? 0 : -errno;
+	if (is_mounted(directory)) /* what is mounted here is not the container's directory's: an image, perhaps */
+		return -EBUSY;
 	result = depth > 0 ? remove_entries(directory, depth - 1) : -ELOOP;
 	if (result < 0)
 		return result;

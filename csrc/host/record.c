@@ -63,6 +63,11 @@ static const struct wherry_op_cgroup_directory *as_directory(const struct wherry
 	return op->code == OP_CGROUP_DIRECTORY ? (const void *)op : NULL;
 }
 
+static const struct wherry_op_mount_point *as_mount_point(const struct wherry_op *op)
+{
+	return op->code == OP_MOUNT_POINT ? (const void *)op : NULL;
+}
+
 static size_t record_bound(struct host_create *c, const struct wherry_op_claim *op)
 {
 	const struct wherry_machine *m = &c->machine;
@@ -73,10 +78,12 @@ static size_t record_bound(struct host_create *c, const struct wherry_op_claim *
 	for (uint32_t i = 0; i < m->code.steps; i++) {
 		const struct wherry_op_cgroup_directory *directory = as_directory(m->code.step[i]);
 
-		if (!directory)
+		const struct wherry_op_mount_point *point = as_mount_point(m->code.step[i]);
+
+		if (!directory && !point)
 			continue;
 		c->journal_count++;
-		bound += host_template_bound(m, directory->path);
+		bound += host_template_bound(m, directory ? directory->path : point->path);
 	}
 	for (uint32_t i = 0; i < c->request.extra_count; i++)
 		bound += strlen(c->request.extra[i].name) + 1;
@@ -95,6 +102,15 @@ static void put_journal(struct writer *w, struct wherry_journal_entry *entry)
 		entry->kind = directory->flags & WHERRY_CGROUP_V2 ? WHERRY_JOURNAL_CGROUP_V2 : WHERRY_JOURNAL_CGROUP_V1;
 		entry->mount_length = directory->mount_length;
 		entry->path = put_template(w, directory->path);
+		entry++;
+	}
+	for (uint32_t i = 0; i < c->machine.code.steps; i++) {
+		const struct wherry_op_mount_point *point = as_mount_point(c->machine.code.step[i]);
+
+		if (!point)
+			continue;
+		entry->kind = WHERRY_JOURNAL_MOUNT;
+		entry->path = put_template(w, point->path);
 		entry++;
 	}
 	for (uint32_t i = 0; i < c->request.extra_count; i++, entry++) {
@@ -211,6 +227,8 @@ static bool entry_fits(const struct host_container *c, const struct wherry_journ
 
 	if (!text_fits(c, entry->path) || entry->path.length >= WHERRY_MAX_PATH)
 		return false;
+	if (entry->kind == WHERRY_JOURNAL_MOUNT)
+		return path[0] == '/';
 	return !cgroup || (path[0] == '/' && entry->mount_length < entry->path.length);
 }
 

@@ -73,6 +73,7 @@ static int pause_for_interlude(struct wherry_machine *m, const struct wherry_op 
 
 #define OPERATIONS(X) \
 	X(OP_CLAIM, op_claim) \
+	X(OP_MOUNT_POINT, op_mount_point) \
 	X(OP_CGROUP_DIRECTORY, op_cgroup_directory) \
 	X(OP_CGROUP_CONTROLLERS, op_cgroup_controllers) \
 	X(OP_CGROUP_CPUSET, op_cgroup_cpuset) \

@@ -33,6 +33,7 @@ static void add_host_steps(struct planmaker *p)
 	controllers = CALLER_OP(OP_CGROUP_CONTROLLERS, wherry_op_cgroup_controllers);
 	controllers->path = plan_template(p, "/sys/fs/cgroup/wherry/\1@");
 	controllers->controllers = plan_text(p, "cpu memory");
+	CALLER_OP(OP_MOUNT_POINT, wherry_op_mount_point)->path = plan_template(p, "\1C/rootfs");
 	CALLER_OP(OP_CGROUP_CPUSET, wherry_op_cgroup_cpuset)->path = plan_template(p, "/sys/fs/cgroup/\1@");
 	write = CALLER_OP(OP_CGROUP_WRITE, wherry_op_cgroup_write);
 	write->file = plan_text(p, "pids.max");
@@ -156,6 +157,7 @@ static void add_restrictions(struct planmaker *p)
 	INIT_OP(OP_READONLY_PATH, wherry_op_path)->path = plan_text(p, "/proc/sys");
 	INIT_OP(OP_MASKED_PATH, wherry_op_path)->path = plan_text(p, "/proc/kcore");
 	INIT_OP(OP_PIVOT, wherry_op_pivot);
+	INIT_OP(OP_CHROOT, wherry_op_mount_point)->path = plan_template(p, "\1C/rootfs");
 	INIT_OP(OP_ROOT_ATTRIBUTES, wherry_op_root_attributes);
 }
 

@@ -184,6 +184,33 @@ IN_BED(test_nothing_reaches_the_host)
 	}
 }
 
+/* No mount namespace: all is on one place, which shares nothing; what is bound is no peer of its source; and a later process finds the root. */
+IN_BED(test_on_the_host)
+{
+	const struct wherry_op_open_tree open = { .source = build_template(ROOT), .flags = WHERRY_TREE_RECURSIVE | WHERRY_TREE_ON_HOST, .out = TREE };
+	const struct wherry_op_attach_rootfs op = { .path = build_template(BED "/place"), .tree = TREE, .flags = WHERRY_ATTACH_ON_HOST };
+	const struct wherry_op_mount_bind bind = { .destination = build_text("/data"), .tree = BIND };
+	const struct wherry_op_mount_point again = { .path = build_template(BED "/place") };
+	int before;
+
+	begin();
+	bed_directory(BED "/place");
+	TRY(mount(NULL, "/", NULL, MS_SHARED | MS_REC, NULL));
+	before = count_mounts();
+	CHECK_EQUAL(op_open_tree(m, &open), 0);
+	CHECK_EQUAL(op_attach_rootfs(m, &op), 0);
+	CHECK_EQUAL(take_tree(DECOY, BIND), 0);
+	CHECK_EQUAL(op_mount_bind(m, &bind), 0);
+	CHECK_EQUAL(mount_proc(), 0);
+	CHECK_EQUAL(count_mounts(), before + 4);
+	CHECK(!strstr(bed_mountinfo(BED "/place"), "shared:"));
+	CHECK(!strstr(bed_mountinfo(BED "/place/data"), "shared:"));
+	CHECK(strstr(bed_mountinfo(ROOT), "shared:"));
+	mount_clones_are_slaves = false;
+	CHECK_EQUAL(op_chroot(m, &again), 0);
+	check_is_root();
+}
+
 static void attach_slave(void)
 {
 	TRY(unshare(CLONE_NEWNS));
@@ -562,6 +589,7 @@ static const struct check_case cases[] = {
 	{ "pivot", test_pivot },
 	{ "pivot_before_5_12", test_pivot_before_5_12 },
 	{ "nothing_reaches_the_host", test_nothing_reaches_the_host },
+	{ "on_the_host", test_on_the_host },
 	{ "slaves_stay_slaves", test_slaves_stay_slaves },
 	{ "no_pivot", test_no_pivot },
 	{ "root_attributes", test_root_attributes },

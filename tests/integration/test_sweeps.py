@@ -5,6 +5,7 @@ happens, nothing is left on the host: at once after an error, after `wherry gc` 
 strace injects. A run that ends by itself is used, so that the tracer ends too; `when=N` counts in each process by itself.
 """
 
+import os
 import re
 import subprocess
 import time
@@ -68,9 +69,13 @@ class Sweep:
         self.runtime("delete", "--force", self.name, check=False)
 
 
-@pytest.fixture
-def sweep(runtime: Runtime, bundle: Bundle, place: Path) -> Sweep:
+@pytest.fixture(params=["own", *(["host"] if os.environ.get("WHERRY_SWEEP_HOST") else ())])
+def sweep(request: pytest.FixtureRequest, runtime: Runtime, bundle: Bundle, place: Path) -> Sweep:
+    """With WHERRY_SWEEP_HOST=1 also of a container without a mount namespace."""
     bundle.args("true")
+    if request.param == "host":
+        bundle.without_namespace("mount")
+        bundle.linux["maskedPaths"] = bundle.linux["readonlyPaths"] = []
     bundle.config["linux"]["resources"].update(memory={"limit": 64 << 20}, pids={"limit": 50})
     bundle.config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["reboot"], "action": "SCMP_ACT_ERRNO"}]}
     bundle.config["mounts"].append({"destination": "/mnt", "type": "bind", "source": str(place), "options": ["rbind", "ro"]})

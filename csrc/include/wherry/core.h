@@ -159,6 +159,7 @@ WHERRY_OP(op_sysctl, wherry_op_sysctl);
 WHERRY_OP(op_readonly_path, wherry_op_path);
 WHERRY_OP(op_masked_path, wherry_op_path);
 WHERRY_OP(op_pivot, wherry_op_pivot);
+WHERRY_OP(op_chroot, wherry_op_mount_point);
 WHERRY_OP(op_root_attributes, wherry_op_root_attributes);
 void rootfs_stand(struct wherry_machine *m); /* launcher, before the clone: its working directory is the rootfs's own place, see rootfs.c */
 /* console.c: leaves the master in m->pending_fd for OP_PUBLISH */
@@ -186,6 +187,7 @@ WHERRY_OP(op_execute, wherry_op_execute);
 
 /* host/: the caller's operations (host.h has its agenda) */
 WHERRY_OP(op_claim, wherry_op_claim);
+WHERRY_OP(op_mount_point, wherry_op_mount_point);
 WHERRY_OP(op_cgroup_directory, wherry_op_cgroup_directory);
 WHERRY_OP(op_cgroup_controllers, wherry_op_cgroup_controllers);
 WHERRY_OP(op_cgroup_cpuset, wherry_op_cgroup_cpuset);

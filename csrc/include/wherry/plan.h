@@ -147,6 +147,8 @@ enum wherry_opcode {
 	OP_UNIT, /* caller: point where a Python caller has systemd take init into a unit (see WHERRY_PLAN_INTERLUDE); cgroup steps may follow */
 	OP_LANDLOCK, /* init, after the pivot: path rules that the process cannot leave */
 	OP_CREATE_TREE, /* launcher: a new filesystem, into a register: one whose ids are to be mapped before it is attached */
+	OP_MOUNT_POINT, /* caller: where a rootfs is attached in the caller's own mount namespace: a directory in that of the container, journaled */
+	OP_CHROOT, /* init of an exec: into what is attached there */
 	OP_COUNT_PLUS_1,
 };
 
@@ -353,6 +355,7 @@ struct wherry_op_propagation {
 enum wherry_tree_flags {
 	WHERRY_TREE_RECURSIVE = 1 << 0,
 	WHERRY_TREE_NO_SYMLINK = 1 << 1, /* the rootfs: its path may not end in a symbolic link */
+	WHERRY_TREE_ON_HOST = 1 << 2, /* no mount namespace: this and each later clone is a slave of what it was cloned from */
 };
 
 struct wherry_op_open_tree {
@@ -381,11 +384,16 @@ struct wherry_op_idmap_tree {
 	uint32_t recursive;
 };
 
+enum wherry_attach_flags {
+	WHERRY_ATTACH_ON_HOST = 1 << 0, /* no mount namespace: at the place of OP_MOUNT_POINT, and nothing else on the host is touched */
+};
+
 struct wherry_op_attach_rootfs {
 	struct wherry_op op;
 	struct wherry_template path; /* where it is attached: its own place */
 	uint16_t tree;
-	uint16_t reserved[3];
+	uint16_t flags; /* enum wherry_attach_flags */
+	uint32_t reserved;
 };
 
 enum wherry_mount_flags {
@@ -519,6 +527,14 @@ struct wherry_op_path { /* readonly path, masked path */
 
 enum wherry_pivot_flags {
 	WHERRY_PIVOT_NONE = 1 << 0, /* --no-pivot: MS_MOVE and chroot */
+	WHERRY_PIVOT_CHROOT = 1 << 1, /* no mount namespace: chroot alone */
+};
+
+#define WHERRY_MOUNT_POINT "rootfs" /* its name, in the container's directory */
+
+struct wherry_op_mount_point { /* and chroot */
+	struct wherry_op op;
+	struct wherry_template path; /* below the container's directory */
 };
 
 struct wherry_op_pivot {
@@ -770,6 +786,7 @@ enum wherry_journal_kind {
 	WHERRY_JOURNAL_CGROUP_V2 = 2,
 	WHERRY_JOURNAL_RESCTRL = 3,
 	WHERRY_JOURNAL_UNIT = 4,     /* a systemd unit */
+	WHERRY_JOURNAL_MOUNT = 5,    /* a directory of the container's, and all that is mounted there */
 };
 
 enum wherry_journal_state {

@@ -3,7 +3,7 @@
 
 import posix
 from _struct import unpack_from
-from errno import EBUSY, ESRCH
+from errno import EBUSY, ENOENT, ESRCH
 
 from wherry.container.create import listen_environment
 from wherry.container.hooks import config_copy
@@ -269,22 +269,25 @@ def _launch(container: Container, pidfd: int, config: "dict[str, Any]", process:
         move_near(container, target.cgroups)
     try:
         return _attempt(pidfd, config, process, target, options)
-    except Failure as failure:
-        own = None if options.cgroups or failure.error != EBUSY or failure.call != "CLONE" else init_cgroup(target)
+    except WherryError as error:
+        gone = error.facts.get("errno") == ENOENT and error.facts.get("call") == "OPEN"
+        full = error.facts.get("errno") == EBUSY and error.facts.get("call") == "CLONE"
+        own = init_cgroup(target, gone) if (full or gone) and not options.cgroups else None
         if own is None:
             raise
-    # a cgroup v2 that hands controllers down takes no process: systemd has moved the container's init below it, and us with it
+    # a cgroup v2 that hands controllers down takes no process: systemd has moved the container's init below it, and us with it. Or it is gone
     target.cgroups = [own if cgroup.v2 else cgroup for cgroup in target.cgroups]
     return _attempt(pidfd, config, process, target, options)
 
 
-def init_cgroup(target: Target) -> "Cgroup | None":
-    """Where init is in the v2 hierarchy now, if that is below the cgroup that was made for it."""
+def init_cgroup(target: Target, anywhere: bool = False) -> "Cgroup | None":
+    """Where init is in the v2 hierarchy now, if that is below the cgroup that was made for it; or anywhere else, where that is gone."""
     unified = next((cgroup for cgroup in target.cgroups if cgroup.v2), None)
     for line in _read(f"/proc/{target.pid}/cgroup").splitlines():
         if line.startswith("0::") and unified is not None:
             path = unified.mount + line[3:]
-            if path.startswith(unified.path + "/") and ".." not in path.split("/"):
+            moved = posix.access(path, posix.F_OK) and not posix.access(unified.path, posix.F_OK) if anywhere else path.startswith(unified.path + "/")
+            if moved and ".." not in path.split("/"):
                 return Cgroup(path, unified.mount_length, True)
     return None
 
@@ -325,8 +328,6 @@ def _attempt(pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", ta
         if options.timeline is not None:
             options.timeline.pid = create.pid
     except Failure as failure:
-        if failure.error == EBUSY and failure.call == "CLONE":
-            raise
         raise worded(failure, plan, pidfd, options) from failure
     return create
 
@@ -381,6 +382,8 @@ def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> W
     if failure.error == ESRCH or native.pidfd_wait(pidfd, 0):
         return refused("exec", "stopped", options.id)
     error = explain(failure, plan, Setting("exec", options.root, options.id, options=options))  # type: ignore[arg-type]
+    if failure.error == EBUSY and failure.call == "CLONE":
+        error.message = f"error adding pid of the new process to cgroups: {error.message}"
     if (error.pointer or "").startswith("/process"):
         error.pointer = None  # of the container's process, which this is not
     return error

@@ -127,6 +127,7 @@ def journal_text(container: Container) -> "list[str]":
         constants.WHERRY_JOURNAL_CGROUP_V2: "cgroup",
         constants.WHERRY_JOURNAL_RESCTRL: "resctrl group",
         constants.WHERRY_JOURNAL_UNIT: "systemd unit",
+        constants.WHERRY_JOURNAL_MOUNT: "mounts on",
     }
     return [f"{kinds[entry.kind]} {entry.path} ({states[entry.state]})" for entry in container.journal() if entry.state in states]
 

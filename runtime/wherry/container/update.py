@@ -62,7 +62,7 @@ def refuse_below(limits: dict[str, int], used: int) -> None:
     for name, limit in limits.items():
         if limit <= used:
             raise HostError(
-                f"a limit of {limit} bytes is refused: {used} are in use",
+                f"rejecting memory{'+swap' if name == 'swap' else ''} limit {limit} <= usage {used}",
                 code="WHERRY-HOST-CGROUP",
                 pointer=f"/memory/{name}",
                 remedy="free memory first, or leave checkBeforeUpdate out",

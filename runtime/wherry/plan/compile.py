@@ -65,6 +65,7 @@ class Job:
         "linux",
         "namespaces",
         "new_user",
+        "on_host",
         "options",
         "privileged",
         "process",
@@ -98,6 +99,7 @@ class Job:
         self.namespaces: "dict[str, tuple[str, str]]" = {}
         for index, entry in enumerate(self.linux.get("namespaces") or ()):
             self.namespaces[entry["type"]] = (entry.get("path") or "", f"/linux/namespaces/{index}")
+        self.on_host = "mount" not in self.namespaces  # its mounts are made in the namespace of the runtime
         user = self.namespaces.get("user")
         self.new_user = user is not None and not user[0]
         self.joined_user = user is not None and bool(user[0])
@@ -152,6 +154,8 @@ def compile(config: "dict[str, Any]", facts: "HostFacts", options: "Options") ->
     isolation.check(job)
     claim(job)  # before any side effect
     isolation.cgroups(job)  # and the limits: no process of the container ever runs without them
+    if job.on_host:
+        mounts.mount_point(job)
     job.b.launch()
     isolation.before_clone(job)
     isolation.after_clone(job)
@@ -163,7 +167,7 @@ def compile(config: "dict[str, Any]", facts: "HostFacts", options: "Options") ->
     interlude(job)
     hooks(job, "prestart", "createRuntime", "createContainer")  # the host's filesystem is still in sight
     restrictions(job)
-    job.b.pivot(constants.WHERRY_PIVOT_NONE if options.no_pivot else 0)
+    job.b.pivot(constants.WHERRY_PIVOT_CHROOT if job.on_host else constants.WHERRY_PIVOT_NONE if options.no_pivot else 0)
     if job.process is not None:
         process.working_directory(job, job.process, 0)
     mounts.root_attributes(job)

@@ -51,7 +51,7 @@ FIELDS = {
     "PROPAGATION": "flags",
     "OPEN_TREE": "source:T flags out:r",
     "IDMAP_TREE": "uid_map:t gid_map:t tree:r recursive",
-    "ATTACH_ROOTFS": "path:T tree:r",
+    "ATTACH_ROOTFS": "path:T tree:r flags",
     "MOUNT_BIND": "destination:t attributes tree:r flags",
     "MOUNT_FS": "destination:t type:t source:T data:t superblock attributes flags",
     "MOUNT_CGROUP2": "destination:t type:t source:T data:t superblock attributes flags",
@@ -91,6 +91,8 @@ FIELDS = {
     "UNIT": "name:T cgroup:T slice:t properties:l flags",
     "LANDLOCK": "handled paths:l allowed:b",
     "CREATE_TREE": "source:T flags out:r type:t data:t superblock",
+    "MOUNT_POINT": "path:T",
+    "CHROOT": "path:T",
 }
 
 Fields = dict[str, Any]
@@ -227,6 +229,8 @@ def _text(data: bytes, reference: int) -> str | None:
 _PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS", "EXEC", "UNIT")
 _CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL", "WHERE_POSSIBLE", "JOIN")
 _WRITE_FLAGS = ("MISSING_OK", "IGNORE", "ALTERNATIVE")
+_PIVOTS = ("pivot to the rootfs and detach the old root", "move the rootfs to / and change root", "change root to the rootfs")
+_ATTACH_FLAGS = ("ON_HOST",)
 _MOUNT_FLAGS = ("COPY_UP", "TARGET_MODE", "PROC_TARGET", "KEEP_LOCKED", "CREATE", "ON_PROC", "READONLY_LATE")
 _ATTRIBUTE_NAMES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "nodiratime": 0x80, "nosymfollow": 0x200000}
 _SUPERBLOCK_NAMES = {"ro": 1, "sync": 0x10, "mand": 0x40, "dirsync": 0x80, "silent": 0x8000, "iversion": 1 << 23, "lazytime": 1 << 25}
@@ -378,7 +382,7 @@ def _write_maps(f: Fields) -> str:
 def _open_tree(f: Fields) -> str:
     below = " with all below it" if f["flags"] & constants.WHERRY_TREE_RECURSIVE else ""
     rest = f["flags"] & ~constants.WHERRY_TREE_RECURSIVE
-    return f"clone mount tree {_quoted(f['source'])}{below} as {_register(f['out'])}{_flags(rest, 'WHERRY_TREE_', ('NO_SYMLINK',))}"
+    return f"clone mount tree {_quoted(f['source'])}{below} as {_register(f['out'])}{_flags(rest, 'WHERRY_TREE_', ('NO_SYMLINK', 'ON_HOST'))}"
 
 
 def _idmap_tree(f: Fields) -> str:
@@ -525,7 +529,9 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "OPEN_TREE": _open_tree,
     "CREATE_TREE": lambda f: _filesystem(f, f"make {f['type']} as {_register(f['out'])}"),
     "IDMAP_TREE": _idmap_tree,
-    "ATTACH_ROOTFS": lambda f: f"attach tree {_register(f['tree'])} to {_quoted(f['path'])} as the future root",
+    "ATTACH_ROOTFS": lambda f: f"attach tree {_register(f['tree'])} to {_quoted(f['path'])} as the future root{_flags(f['flags'], 'WHERRY_ATTACH_', _ATTACH_FLAGS)}",
+    "MOUNT_POINT": lambda f: f"make {_quoted(f['path'])}, to mount there on the host until the container is deleted",
+    "CHROOT": lambda f: f"make {_quoted(f['path'])} the root directory",
     "MOUNT_BIND": _mount_bind,
     "MOUNT_FS": _mount_fs,
     "MOUNT_CGROUP2": lambda f: f"{_mount_fs(f)}; else the own cgroup; else an empty read-only tmpfs",
@@ -541,7 +547,7 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "SYSCTL": lambda f: f"write {_quoted(f['value'])} to /proc/sys/{f['path']}",
     "READONLY_PATH": lambda f: f"make {_quoted(f['path'])} read-only, where it exists",
     "MASKED_PATH": lambda f: f"hide {_quoted(f['path'])}, where it exists",
-    "PIVOT": lambda f: "move the rootfs to / and change root" if f["flags"] & 1 else "pivot to the rootfs and detach the old root",
+    "PIVOT": lambda f: _PIVOTS[f["flags"]],
     "ROOT_ATTRIBUTES": _root_attributes,
     "PERSONALITY": lambda f: f"set personality {_name_of(f['domain'], {'LINUX': 0, 'LINUX32': 8})}",
     "SCHEDULER": _scheduler,

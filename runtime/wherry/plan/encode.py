@@ -55,7 +55,7 @@ FORMATS = {
     "PROPAGATION": "Q",
     "OPEN_TREE": "QIH2x",
     "IDMAP_TREE": "QQH2xI",
-    "ATTACH_ROOTFS": "QH6x",
+    "ATTACH_ROOTFS": "QHH4x",
     "MOUNT_BIND": "Q8QH2xI",
     "MOUNT_FS": "QQQQQ8QQ",
     "MOUNT_CGROUP2": "QQQQQ8QQ",
@@ -95,6 +95,8 @@ FORMATS = {
     "UNIT": "QQQQQ",
     "LANDLOCK": "QQQ",
     "CREATE_TREE": "QIH2xQQQ",
+    "MOUNT_POINT": "Q",
+    "CHROOT": "Q",
 }
 
 NO_ATTRIBUTES = (0, 0, 0, 0, 0, 0, 0, 0)  # set, clear, recursive set, recursive clear, four propagations: struct wherry_attributes
@@ -292,8 +294,14 @@ class Builder:
     def idmap_tree(self, tree: int, uid_map: "str | None", gid_map: "str | None", recursive: bool, place: str) -> None:
         self._add("IDMAP_TREE", LAUNCHER, place, self.text(uid_map), self.text(gid_map), tree, recursive)
 
-    def attach_rootfs(self, path: str, tree: int, place: str) -> None:
-        self._add("ATTACH_ROOTFS", INIT, place, self.text(path), tree)
+    def attach_rootfs(self, path: str, tree: int, flags: int, place: str) -> None:
+        self._add("ATTACH_ROOTFS", INIT, place, self.text(path), tree, flags)
+
+    def mount_point(self, path: str, place: str) -> None:
+        self._add("MOUNT_POINT", CALLER, place, self.text(path))
+
+    def chroot(self, path: str, place: str) -> None:
+        self._add("CHROOT", INIT, place, self.text(path))
 
     def mount_bind(self, destination: str, tree: int, attributes: "tuple[int, ...]", flags: int, place: str) -> None:
         self._add("MOUNT_BIND", INIT, place, self.text(destination), *attributes, tree, flags)

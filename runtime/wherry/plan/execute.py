@@ -9,6 +9,7 @@ from wherry.kernel.native import constants
 from wherry.plan import isolation, process
 from wherry.plan.compile import Job
 from wherry.plan.encode import ID, PID
+from wherry.plan.mounts import MOUNT_POINT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def compile(config: "dict[str, Any]", given: "dict[str, Any]", target: Target, f
     cgroups(job)
     job.b.launch()
     isolation.before_clone(job)
+    if not any(entry["type"] == "mount" for entry in (config.get("linux") or {}).get("namespaces") or ()):
+        job.b.chroot(MOUNT_POINT, "/linux/namespaces")
     if target.keyring:
         job.b.keyring(f"_ses.{ID}")
     if given.get("terminal"):

@@ -32,9 +32,16 @@ _PATH = "/linux/cgroupsPath"
 
 def check(job: "Job") -> None:
     """What would harm the host, or cannot work on it."""
-    if "mount" not in job.namespaces:
+    if job.on_host and (not job.privileged or job.in_user):
         raise ConfigError(
-            "a container needs a mount namespace: its mounts would be made on the host",
+            "a container needs a mount namespace: without one its mounts are made on the host, which takes root there and no user namespace",
+            code="WHERRY-CONFIG-MISSING-NAMESPACE",
+            pointer="/linux/namespaces",
+            remedy='add {"type": "mount"}',
+        )
+    if job.on_host and job.options.no_pivot:
+        raise ConfigError(
+            "--no-pivot needs a mount namespace",
             code="WHERRY-CONFIG-MISSING-NAMESPACE",
             pointer="/linux/namespaces",
             remedy='add {"type": "mount"}',

@@ -8,7 +8,7 @@ propagation, and what to do; a word that is not in the table is data for the fil
 from wherry.errors import ConfigError, HostError
 from wherry.kernel.native import constants
 from wherry.oci.checks import PROC_FILES
-from wherry.plan.encode import INIT, LAUNCHER, NO_ATTRIBUTES
+from wherry.plan.encode import DIRECTORY, INIT, LAUNCHER, NO_ATTRIBUTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,8 +201,21 @@ class Choice:
 # ---- the rootfs
 
 
+MOUNT_POINT = f"{DIRECTORY}/rootfs"
+
+
+def mount_point(job: "Job") -> None:
+    """Without a mount namespace all is mounted on one place that is the container's alone: whoever unmounts that has unmounted all."""
+    job.b.mount_point(MOUNT_POINT, "/linux/namespaces")
+
+
 def rootfs(job: "Job") -> None:
     """Nothing that is mounted from here on may reach the host; then a copy of the rootfs's mounts becomes the future root."""
+    if job.on_host:
+        flags = constants.WHERRY_TREE_RECURSIVE | constants.WHERRY_TREE_NO_SYMLINK | constants.WHERRY_TREE_ON_HOST
+        _open_tree(job, job.rootfs, flags, "/root/path")
+        job.b.attach_rootfs(MOUNT_POINT, job.tree, constants.WHERRY_ATTACH_ON_HOST, "/root/path")
+        return
     name = job.linux.get("rootfsPropagation") or ""
     flags = PROPAGATIONS.get(name, MS_SLAVE)
     if flags & MS_UNBINDABLE:
@@ -211,7 +224,7 @@ def rootfs(job: "Job") -> None:
         flags |= MS_REC
     job.b.propagation(flags, "/linux/rootfsPropagation" if name else "")
     _open_tree(job, job.rootfs, constants.WHERRY_TREE_RECURSIVE | constants.WHERRY_TREE_NO_SYMLINK, "/root/path")
-    job.b.attach_rootfs(job.rootfs, job.tree, "/root/path")
+    job.b.attach_rootfs(job.rootfs, job.tree, 0, "/root/path")
 
 
 def root_attributes(job: "Job") -> None:

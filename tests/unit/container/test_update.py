@@ -23,7 +23,7 @@ def cgroups(tmp_path: Path) -> list[Cgroup]:
 
 @pytest.mark.parametrize("memory", [{"limit": 5000}, {"limit": 1}, {"limit": 9000, "swap": 4000}])
 def test_a_limit_below_what_is_used(cgroups: list[Cgroup], memory: dict[str, Any]) -> None:
-    with pytest.raises(HostError, match="5000 are in use"):
+    with pytest.raises(HostError, match="<= usage 5000"):
         check_usage(CONTAINER, cgroups, {**memory, "checkBeforeUpdate": True})
     check_usage(CONTAINER, cgroups, {**memory, "checkBeforeUpdate": False})
 

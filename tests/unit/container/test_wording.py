@@ -51,7 +51,8 @@ def test_a_mount() -> None:
     step, steps = index_of(PLAN, "MOUNT_FS", destination="/dev/shm") + 1, len(Plan(PLAN).steps)
     assert str(error) == f"/mounts/3: mount tmpfs on /dev/shm: operation not permitted (fsmount, step {step} of {steps})"
     assert (error.code, error.pointer, error.exit_code) == ("WHERRY-LAUNCH-STEP", "/mounts/3", 1)
-    assert error.facts == {"call": "FSMOUNT", "errno": errno.EPERM, "verb": "create", "step": step, "steps": steps}
+    known = {"call": "FSMOUNT", "errno": errno.EPERM, "verb": "create", "step": step, "steps": steps}
+    assert error.facts == {**known, "mounted": "shm", "destination": "/dev/shm"}
 
 
 def test_the_root_filesystem_is_named_as_the_user_wrote_it() -> None:

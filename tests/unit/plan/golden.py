@@ -194,6 +194,7 @@ def cases() -> dict[str, Case]:
             host("v2"),
             options(no_pivot=True, no_new_keyring=True),
         ),
+        "on-the-host": (small(linux__namespaces=namespaces("pid"), mounts=[bind("rbind", destination="/data", source="/srv")]), host("v2"), options()),
         "unbindable": (small(linux__rootfsPropagation="unbindable"), host("v2"), options(bundle="/a bundle", environment=["LISTEN_FDS=1"])),
         "no-process": (config(process=None), host("v2"), options()),
         "systemd": (

@@ -354,9 +354,26 @@ def test_ignored_memory_limits_are_warned_of() -> None:
 # ---- namespaces
 
 
-def test_a_container_without_a_mount_namespace_is_refused() -> None:
-    error = refused(ConfigError, small(linux__namespaces=namespaces("pid")))
+def test_without_a_mount_namespace_all_is_mounted_on_one_place_of_the_containers() -> None:
+    found = plan(small(linux__namespaces=namespaces("pid")))
+    assert order(found, "PROPAGATION", "MOUNT_POINT", "LAUNCH", "ATTACH_ROOTFS") == ["MOUNT_POINT", "LAUNCH", "ATTACH_ROOTFS"]
+    assert texts(found, "MOUNT_POINT", "ATTACH_ROOTFS", "PIVOT") == [
+        "make <directory>/rootfs, to mount there on the host until the container is deleted",
+        "attach tree r1 to <directory>/rootfs as the future root [on-host]",
+        "change root to the rootfs",
+    ]
+
+
+@pytest.mark.parametrize("more", [{"no_pivot": True}, {"rootless": True}])
+def test_a_mount_namespace_that_is_needed(more: dict[str, bool]) -> None:
+    error = refused(ConfigError, small(linux__namespaces=namespaces("pid")), **more)
     assert (error.code, error.pointer) == ("WHERRY-CONFIG-MISSING-NAMESPACE", "/linux/namespaces")
+
+
+def test_a_user_namespace_needs_a_mount_namespace() -> None:
+    mapping = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    given = small(linux__namespaces=namespaces("user"), linux__uidMappings=mapping, linux__gidMappings=mapping)
+    assert refused(ConfigError, given).pointer == "/linux/namespaces"
 
 
 def test_without_privileges_a_user_namespace_is_needed() -> None:

@@ -17,7 +17,7 @@ from wherry.plan.describe import _TEXTS, FIELDS, Plan
 from wherry.plan.isolation import CLONE
 
 FFI, NUMBERS = header.load()
-SAME = {"DOMAINNAME": "hostname", "READONLY_PATH": "path", "MASKED_PATH": "path", "MOUNT_CGROUP2": "mount_fs", "MOUNT_SYSFS": "mount_fs"}
+SAME = {"DOMAINNAME": "hostname", "CHROOT": "mount_point", "READONLY_PATH": "path", "MASKED_PATH": "path", "MOUNT_CGROUP2": "mount_fs", "MOUNT_SYSFS": "mount_fs"}
 EXTENSION = hasattr(native.lib, "host_facts_key")
 SIZES = {"B": 1, "H": 2, "I": 4, "i": 4, "Q": 8}
 

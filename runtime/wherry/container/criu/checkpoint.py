@@ -85,6 +85,8 @@ def checkpoint(options: CheckpointOptions) -> None:
         if os.geteuid():
             raise HostError("checkpoint needs root", code="WHERRY-HOST-PERMISSION")
         config: dict[str, Any] = load(config_copy(container))  # type: ignore[assignment]
+        if not any(entry["type"] == "mount" for entry in (config.get("linux") or {}).get("namespaces") or ()):
+            raise HostError("CRIU cannot write a container without a mount namespace", code="WHERRY-HOST-CRIU")
         for path in (options.image_path, options.work_path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _dump(container, config, options)
