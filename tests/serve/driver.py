@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_status import rpc_status
 
 from harness.bundle import Bundle
+from wherry_shim.proto import containerd_task_v3_pb2 as task_pb
 from wherry_shim.proto import containerd_task_v3_pb2_grpc as task_stubs
 from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 from wherry_shim.proto import wherry_shim_v1_pb2_grpc as stubs
@@ -170,10 +171,19 @@ class Server:
     def _delete_all(self) -> None:
         for container in self.shim.List(pb.ListRequest(), timeout=PATIENCE, wait_for_ready=True).containers:
             try:
+                if container.owner == "task":
+                    self._delete_task(container)
+                    continue
                 self.shim.Delete(pb.DeleteRequest(id=container.id, force=True), timeout=PATIENCE)
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.NOT_FOUND:
                     raise
+
+    def _delete_task(self, container: pb.Container) -> None:
+        if container.status not in (pb.CREATED, pb.STOPPED):
+            self.task.Kill(task_pb.KillRequest(id=container.id, signal=9, all=True), timeout=PATIENCE)
+            self.task.Wait(task_pb.WaitRequest(id=container.id), timeout=PATIENCE)
+        self.task.Delete(task_pb.DeleteRequest(id=container.id), timeout=PATIENCE)
 
 
 class Refused:

@@ -119,6 +119,9 @@ class Fake(stubs.ShimServicer, stubs.AdminServicer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             if isinstance(message, grpc.StatusCode):
                 context.abort(message, "cut off")
+            if callable(message):
+                message()
+                continue
             yield message
 
     def Subscribe(self, request: pb.SubscribeRequest, context: grpc.ServicerContext) -> Iterator[pb.Event]:

@@ -382,11 +382,25 @@ def test_asyncio(fake: Fake, listening: Listening) -> None:
             assert (done.stdout, done.exit.status) == (b"ab", 5)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(hang(client), 0.3)
+            await impatient(client)
             fake.scripts["Attach"] = [[STARTED]]
             session = client.attach("web")
             await session.open()
             asyncio.get_running_loop().call_later(0.1, lambda: asyncio.ensure_future(session.close()))
             assert [one async for one in session] == []
+
+    async def impatient(client: aio.Client) -> None:
+        """A wait that was cancelled has cost nothing."""
+        fake.scripts["Subscribe"] = [[pb.Event(cursor="7"), slow], [pb.Event(cursor="8")]]
+        async with client.subscribe() as events:
+            assert (await events.next()).cursor == "7"
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(events.next(), 0.2)
+            assert (await events.next()).cursor == "8"
+        assert fake.said("Subscribe")[-1].cursor == "7"
+
+    def slow() -> None:
+        time.sleep(1)
 
     async def hang(client: aio.Client) -> None:
         fake.scripts["Attach"] = [[STARTED]]

@@ -154,6 +154,9 @@ class Session:
                 self.call = None
                 await self.lost(error)
                 continue
+            except BaseException:  # who has waited was cancelled, and with it the call: whoever asks next gets another
+                self._drop()
+                raise
             if message is None:
                 self.ended = True
                 break
@@ -197,6 +200,9 @@ class Session:
     async def close(self) -> None:
         """Leaves the process to itself."""
         self.ended = True
+        self._drop()
+
+    def _drop(self) -> None:
         if self.call is not None:
             self.call.cancel()
             self.call = None
@@ -289,3 +295,7 @@ class Execution(Session):
         else:
             await self.patience.after(error)
             self.resume = self.started or self.patience.broken
+
+    def _drop(self) -> None:
+        self.resume = self.started
+        super()._drop()

@@ -65,6 +65,9 @@ class Stream(Generic[T]):
                 if not self.recoverable(error):
                     await self.patience.after(error)
                 continue
+            except BaseException:  # who has waited was cancelled, and with it the call: whoever asks next gets another
+                await self._drop()
+                raise
             if message is None:
                 break
             self.patience.progress()
@@ -74,11 +77,14 @@ class Stream(Generic[T]):
         self.ended = True
         raise StopAsyncIteration
 
-    async def close(self) -> None:
-        self.ended = True
+    async def _drop(self) -> None:
         if self.call is not None:
             self.call.cancel()
             self.call = None
+
+    async def close(self) -> None:
+        self.ended = True
+        await self._drop()
 
     def __aiter__(self) -> Self:
         return self
