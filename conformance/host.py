@@ -79,9 +79,17 @@ def remove_cgroups(names: Sequence[str]) -> None:
     """The parents of cgroups that a suite makes and leaves: empty ones of these names, in every hierarchy."""
     for top in [CGROUPS, *(entry for entry in CGROUPS.iterdir() if entry.is_dir())]:
         for name in names:
-            for directory, _, _ in os.walk(top / name, topdown=False):
-                with suppress(OSError):
-                    os.rmdir(directory)
+            _remove_empty(top / name)
+            with suppress(OSError):
+                os.rmdir(top / name)
+
+
+def _remove_empty(top: Path) -> None:
+    """Cgroups below it that nobody is in."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        if directory != str(top):
+            with suppress(OSError):
+                os.rmdir(directory)
 
 
 @contextmanager
@@ -102,5 +110,6 @@ def v1_controllers() -> Iterator[list[str]]:
         yield [place.name for place in made]
     finally:
         for place in made:
+            _remove_empty(place)  # else the hierarchy outlives its mount, and every process on the host has one cgroup more
             _libc.umount2(bytes(place), MNT_DETACH)
             place.rmdir()

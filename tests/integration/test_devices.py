@@ -65,6 +65,7 @@ def test_another_file_in_the_place_of_a_device_is_an_error(runtime: Runtime, bun
     assert (bundle.rootfs / "dev/mine").read_text() == "a file\n"
 
 
+@pytest.mark.ours
 def test_devices_in_dev_of_the_rootfs(runtime: Runtime, bundle: Bundle) -> None:
     """Without a tmpfs on /dev the nodes are made in the rootfs, and found there the second time."""
     bundle.config["mounts"] = [one for one in bundle.config["mounts"] if not one["destination"].startswith("/dev")]

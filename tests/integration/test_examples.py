@@ -17,7 +17,7 @@ EXAMPLES = sorted(path for path in (Path(__file__).parents[2] / "docs/examples")
 FOR_USERS = ("hello", "many", "stream", "untrusted")
 USER = 12345
 
-pytestmark = pytest.mark.requires("containers")
+pytestmark = [pytest.mark.requires("containers"), pytest.mark.ours]
 
 
 def promised(example: Path) -> str:

@@ -214,6 +214,7 @@ def test_ignore_paused_waits_for_the_end_of_the_pause(paused: Container) -> None
         ("/etc", "is a directory"),
     ],
 )
+@pytest.mark.ours
 def test_a_program_that_cannot_be_executed(container: Container, place: Path, program: str, text: str) -> None:
     for flags in ((), ("--detach",)):
         result = exec_(container, *flags, "--pid-file", place / "pid", "--", program, check=False)
@@ -222,6 +223,7 @@ def test_a_program_that_cannot_be_executed(container: Container, place: Path, pr
         assert not (place / "pid").exists()
 
 
+@pytest.mark.ours
 def test_what_only_execve_finds_out(container: Container, place: Path) -> None:
     """After the process was published: its pid file is taken back."""
     script = container.in_mount_namespace("/tmp/bad")
@@ -238,17 +240,20 @@ def test_a_missing_working_directory_is_not_made(container: Container) -> None:
     assert not container.in_mount_namespace("/no").exists()
 
 
+@pytest.mark.ours
 def test_a_working_directory_outside(container: Container) -> None:
     for cwd in ("/proc/self/fd/7", "/proc/1/root"):
         result = exec_(container, "--cwd", cwd, "--", "true", check=False)
         assert result.code == 255, cwd
 
 
+@pytest.mark.ours
 def test_no_command(container: Container) -> None:
     result = exec_(container, "--", check=False)
     assert result.code == 255 and "process args cannot be empty" in result.err
 
 
+@pytest.mark.ours
 def test_a_directory_in_place_of_the_pid_file(container: Container, place: Path) -> None:
     result = exec_(container, "--detach", "--pid-file", place / "none" / "pid", "--", "sleep", "1000", check=False)
     assert result.code == 255 and "--pid-file" in result.err
@@ -276,6 +281,7 @@ def test_user(container: Container, given: str, uid: str, gid: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["user", "-1", "1:", ":1", "1:x", "4294967296", " 1", "1000:1000:1000"])
+@pytest.mark.ours
 def test_a_user_that_is_no_number(container: Container, given: str) -> None:
     result = exec_(container, f"--user={given}", "--", "id", check=False)
     assert result.code == 255 and result.out == ""
@@ -351,6 +357,7 @@ def test_process_file_says_all(container: Container, place: Path) -> None:
     assert {"PATH=/bin", "A=1", "HOME=/"} <= set(lines) and "TERM=xterm" not in lines
 
 
+@pytest.mark.ours
 def test_process_file_takes_capabilities_and_limits_of_the_container(runtime: Runtime, bundle: Bundle, place: Path) -> None:
     bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024}]
     container = runtime.start_new(bundle)
@@ -368,6 +375,7 @@ def test_process_file_with_capabilities_of_its_own(container: Container, place: 
     ("content", "text"),
     [("{", "json"), ('{"args": [], "cwd": "/"}', "args"), ('{"args": ["a"], "cwd": "here", "user": {"uid": 0, "gid": 0}}', "cwd")],
 )
+@pytest.mark.ours
 def test_a_process_file_that_is_wrong(container: Container, place: Path, content: str, text: str) -> None:
     (place / "p.json").write_text(content)
     result = exec_(container, "-p", place / "p.json", "--", check=False)

@@ -44,6 +44,7 @@ def log(bundle: Bundle) -> Log:
 
 
 @pytest.mark.v2
+@pytest.mark.ours
 def test_order_and_state_of_all_hooks(runtime: Runtime, bundle: Bundle, log: Log) -> None:
     bundle.config["annotations"] = {"org.example": "kept"}
     bundle.config["hooks"] = {kind: [log.hook(f"{kind}-1"), log.hook(f"{kind}-2")] for kind in KINDS}
@@ -199,6 +200,7 @@ def test_failing_poststop_hook_is_a_warning(runtime: Runtime, bundle: Bundle, lo
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+@pytest.mark.ours
 def test_timeout(runtime: Runtime, bundle: Bundle, log: Log, kind: str) -> None:
     bundle.config["hooks"] = {kind: [log.hook("slow", "sleep 100", timeout=1)]}
     container = runtime.create(bundle, check=False, timeout=20)

@@ -15,7 +15,7 @@ from harness.runtime import wait_until
 from wherry import Config, Container, Event, aio, run
 from wherry.errors import DeadlineError, ExistsError, NotFoundError, StateError, UsageError
 
-pytestmark = pytest.mark.requires("root")
+pytestmark = [pytest.mark.requires("root"), pytest.mark.ours]
 
 Make = Callable[..., Container]
 

@@ -13,7 +13,7 @@ from harness.census import Census
 from wherry import Config, Container, aio
 from wherry.errors import DeadlineError, LaunchError, StateError
 
-pytestmark = [pytest.mark.requires("root"), pytest.mark.v2]
+pytestmark = [pytest.mark.requires("root"), pytest.mark.v2, pytest.mark.ours]
 
 
 @pytest.fixture

@@ -249,6 +249,7 @@ def test_missing_source_is_an_error_that_names_it(runtime: Runtime, bundle: Bund
     assert not container.exists()
 
 
+@pytest.mark.ours
 def test_unknown_filesystem_is_an_error(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.create(bundle.mount("/data", "none", "nosuchfs"), check=False)
     assert container.result.code == 1

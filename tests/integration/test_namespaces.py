@@ -74,6 +74,7 @@ def test_namespace_of_the_wrong_kind_is_refused(runtime: Runtime, bundle: Bundle
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/ns", "/etc/passwd"])
+@pytest.mark.ours
 def test_namespace_path_that_is_none_is_refused(runtime: Runtime, bundle: Bundle, path: str) -> None:
     container = runtime.create(bundle.namespace("network", path), check=False)
     assert container.result.code == 1
@@ -183,6 +184,7 @@ def test_pod_with_user_namespace(runtime: Runtime, make_bundle) -> None:
 
 @pytest.mark.requires("root")
 @pytest.mark.parametrize("defect", ["no mapping", "mapping without namespace"])
+@pytest.mark.ours
 def test_user_namespace_and_mappings_go_together(runtime: Runtime, bundle: Bundle, defect: str) -> None:
     bundle.user_namespace()
     if defect == "no mapping":

@@ -73,6 +73,7 @@ def test_a_device_keeps_its_name_by_default(inside: Runtime, host: Host, bundle:
     assert "wherryt0" in inside.output(with_devices(bundle, wherryt0={}), "ip link")
 
 
+@pytest.mark.ours
 def test_a_missing_device_is_refused_with_its_place(inside: Runtime, host: Host, bundle: Bundle) -> None:
     container = inside.create(with_devices(bundle, wherryt0={}, wherrynone={}), check=False)
     assert container.result.code == 1
@@ -81,6 +82,7 @@ def test_a_missing_device_is_refused_with_its_place(inside: Runtime, host: Host,
     assert "wherryt0" in host.devices()
 
 
+@pytest.mark.ours
 def test_what_was_moved_comes_back_when_a_later_one_fails(inside: Runtime, host: Host, bundle: Bundle) -> None:
     host("ip", "address", "add", "192.0.2.7/24", "dev", "wherryt0")
     container = inside.create(with_devices(bundle, wherryt0={"name": "same"}, wherryt1={"name": "same"}), check=False)
@@ -90,6 +92,7 @@ def test_what_was_moved_comes_back_when_a_later_one_fails(inside: Runtime, host:
     assert "192.0.2.7/24" in host("ip", "address", "show", "wherryt0")
 
 
+@pytest.mark.ours
 def test_the_device_of_the_default_route_is_refused(inside: Runtime, host: Host, bundle: Bundle) -> None:
     host("ip", "link", "set", "wherryt1", "up")
     host("ip", "link", "set", "wherryt0", "up")
@@ -101,6 +104,7 @@ def test_the_device_of_the_default_route_is_refused(inside: Runtime, host: Host,
     assert "wherryt0" in host.devices()
 
 
+@pytest.mark.ours
 def test_devices_need_a_network_namespace(inside: Runtime, bundle: Bundle) -> None:
     container = inside.create(with_devices(bundle.without_namespace("network"), wherryt0={}), check=False)
     assert container.result.code == 1

@@ -62,6 +62,7 @@ def with_python(bundle: Bundle) -> Bundle:
     return bundle.mount("/usr", "/usr", "bind", ["rbind", "ro"]).args("/usr/bin/python3", "-I", "-S", "-c", PROGRAM)
 
 
+@pytest.mark.ours
 def test_ready_is_passed_on_by_start(runtime: Runtime, with_python: Bundle, manager: Manager) -> None:
     runtime.env["NOTIFY_SOCKET"] = str(manager.path)
     with_python.process["args"][-1] += "import time; time.sleep(1000)"
@@ -74,6 +75,7 @@ def test_ready_is_passed_on_by_start(runtime: Runtime, with_python: Bundle, mana
     assert os.listdir(runtime.root / "@notify") == []
 
 
+@pytest.mark.ours
 def test_an_end_without_ready_ends_the_waiting(runtime: Runtime, bundle: Bundle, manager: Manager) -> None:
     runtime.env["NOTIFY_SOCKET"] = str(manager.path)
     container = runtime.create(bundle.shell("test -S $NOTIFY_SOCKET && echo there; exit 3"))
@@ -83,6 +85,7 @@ def test_an_end_without_ready_ends_the_waiting(runtime: Runtime, bundle: Bundle,
     assert manager.heard(0) == []
 
 
+@pytest.mark.ours
 def test_run_stays_the_main_process(runtime: Runtime, with_python: Bundle, manager: Manager) -> None:
     runtime.env["NOTIFY_SOCKET"] = str(manager.path)
     process = runtime.popen("run", "--bundle", with_python.save().path, runtime.new_id())
@@ -90,6 +93,7 @@ def test_run_stays_the_main_process(runtime: Runtime, with_python: Bundle, manag
     assert process.communicate(timeout=20)[0] == "said\n" and process.returncode == 0
 
 
+@pytest.mark.ours
 def test_created_and_never_started(runtime: Runtime, bundle: Bundle, manager: Manager) -> None:
     runtime.env["NOTIFY_SOCKET"] = str(manager.path)
     container = runtime.create(bundle)
@@ -99,6 +103,7 @@ def test_created_and_never_started(runtime: Runtime, bundle: Bundle, manager: Ma
     assert os.listdir(runtime.root / "@notify") == []
 
 
+@pytest.mark.ours
 def test_a_failed_create_leaves_nothing(runtime: Runtime, bundle: Bundle, manager: Manager) -> None:
     runtime.env["NOTIFY_SOCKET"] = str(manager.path)
     bundle.process["cwd"] = "/proc/nowhere"
@@ -107,6 +112,7 @@ def test_a_failed_create_leaves_nothing(runtime: Runtime, bundle: Bundle, manage
     assert os.listdir(runtime.root / "@notify") == []
 
 
+@pytest.mark.ours
 def test_user_namespace(runtime: Runtime, with_python: Bundle, manager: Manager) -> None:
     runtime.env["NOTIFY_SOCKET"] = str(manager.path)
     with_python.user_namespace()

@@ -68,6 +68,7 @@ def test_twice(runtime: Runtime, counting: Container) -> None:
     assert counting.status == "paused"
 
 
+@pytest.mark.ours
 def test_a_stopped_container(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start_new(bundle.args("true"))
     wait_until(lambda: container.status == "stopped", "the end")

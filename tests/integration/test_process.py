@@ -71,6 +71,7 @@ def test_ordinary_user_without_ambient_has_no_capabilities(runtime: Runtime, bun
     assert int(seen["CapEff"], 16) == int(seen["CapPrm"], 16) == int(seen["CapAmb"], 16) == 0
 
 
+@pytest.mark.ours
 def test_no_capabilities_object_means_none(runtime: Runtime, bundle: Bundle) -> None:
     del bundle.process["capabilities"]
     seen = status(runtime, bundle)
@@ -104,6 +105,7 @@ def test_rlimits(runtime: Runtime, bundle: Bundle) -> None:
 
 
 @pytest.mark.requires("root")
+@pytest.mark.ours
 def test_tiny_rlimits_do_not_break_the_creation(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["rlimits"] = [
         {"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3},

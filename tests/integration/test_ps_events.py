@@ -63,6 +63,7 @@ def test_processes_of_exec_and_in_cgroups_below(runtime: Runtime, container: Con
 # ---- events
 
 
+@pytest.mark.ours
 def test_statistics(runtime: Runtime, container: Container) -> None:
     result = runtime("events", "--stats", container.id)
     assert result.out.count("\n") == 1 and result.err == ""
@@ -86,6 +87,7 @@ def test_statistics_grow_with_use(runtime: Runtime, bundle: Bundle) -> None:
     wait_until(lambda: runtime("events", "--stats", container.id).json()["data"]["cpu"]["usage"]["total"] > first + 50_000_000, "50 ms of use")
 
 
+@pytest.mark.ours
 def test_a_stream_that_ends_with_the_container(runtime: Runtime, container: Container) -> None:
     process = runtime.popen("events", "--interval", "100ms", container.id)
     assert process.stdout
@@ -96,6 +98,7 @@ def test_a_stream_that_ends_with_the_container(runtime: Runtime, container: Cont
     assert process.returncode == 0
 
 
+@pytest.mark.ours
 def test_a_kill_for_want_of_memory(runtime: Runtime, bundle: Bundle) -> None:
     bundle.resources["memory"] = {"limit": 16 * M, "swap": 16 * M}
     container = runtime.create(bundle.shell("sleep 0.5; (tail /dev/zero); sleep 1000"))
@@ -117,6 +120,7 @@ def test_a_stopped_container(runtime: Runtime, bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("given", ["x", "0s", "-1s", "1", "1.2.3s"])
+@pytest.mark.ours
 def test_intervals_that_are_wrong(runtime: Runtime, container: Container, given: str) -> None:
     result = subprocess.run(runtime.argv("events", f"--interval={given}", container.id), capture_output=True, text=True, timeout=10, env=runtime.env)
     assert result.returncode == 1 and "a duration such as 5s" in result.stderr

@@ -58,6 +58,7 @@ STAGES = [break_cgroup, break_namespace, break_mount, break_device, break_hook, 
 @pytest.mark.v2
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
 @pytest.mark.parametrize("verb", ["create", "run"])
+@pytest.mark.ours
 def test_failed_create_leaves_nothing(runtime: Runtime, bundle: Bundle, stage: Callable[[Bundle], None], verb: str) -> None:
     stage(bundle)
     if verb == "run":
@@ -85,6 +86,7 @@ def test_pid_file_that_cannot_be_written(runtime: Runtime, bundle: Bundle, place
     assert container.result.code == 1
 
 
+@pytest.mark.ours
 def test_creator_killed_in_a_hook(runtime: Runtime, bundle: Bundle) -> None:
     """SIGKILL of create at its most awkward: the next delete --force cleans up."""
     bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]}

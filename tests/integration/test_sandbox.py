@@ -20,7 +20,7 @@ from wherry import Result, Sandbox, aio
 from wherry.api import layers
 from wherry.errors import HostError, LaunchError, UsageError
 
-pytestmark = pytest.mark.requires("root", "userns", "controller:memory", "controller:pids", "controller:cpu")
+pytestmark = [pytest.mark.requires("root", "userns", "controller:memory", "controller:pids", "controller:cpu"), pytest.mark.ours]
 
 COUNT, THREADS = 200, 8
 Make = Callable[..., Sandbox]

@@ -68,6 +68,7 @@ def test_unknown_system_calls_are_skipped(runtime: Runtime, bundle: Bundle) -> N
     assert runtime.run(bundle.args("true")).code == 0
 
 
+@pytest.mark.ours
 def test_newer_system_calls_give_enosys(runtime: Runtime, bundle: Bundle) -> None:
     if runtime.name == "crun":
         pytest.skip("crun has none of it")

@@ -125,6 +125,7 @@ def test_processors_and_nodes(container: Container) -> None:
 
 
 @pytest.mark.parametrize(("given", "seen"), [("20", "20"), ("-1", "max"), ("0", "max")])
+@pytest.mark.ours
 def test_pids(container: Container, given: str, seen: str) -> None:
     update(container, f"--pids-limit={given}")
     assert value(container, "pids", "pids.max", "pids.max") == seen
@@ -154,12 +155,14 @@ def test_resources(container: Container, place: Path, how: str) -> None:
     ("content", "text"),
     [("[", "expected a value"), ('{"memory": 5}', "/memory"), ('{"pids": {"limit": "many"}}', "/pids/limit")],
 )
+@pytest.mark.ours
 def test_resources_that_are_wrong(container: Container, content: str, text: str) -> None:
     result = update(container, "-r", "-", input=content, check=False)
     assert result.code == 1 and text in result.err.lower()
 
 
 @pytest.mark.parametrize("flag", ["--memory=lots", "--memory=1.2.3M", "--pids-limit=x", "--memory-swap="])
+@pytest.mark.ours
 def test_values_that_are_wrong(container: Container, flag: str) -> None:
     result = update(container, flag, check=False)
     assert result.code == 1 and "invalid value" in result.err
@@ -191,6 +194,7 @@ def test_compatibility(container: Container) -> None:
     assert update(container, "--kernel-memory", "10M", "--kernel-memory-tcp", "10M").code == 0
 
 
+@pytest.mark.ours
 def test_a_class_that_it_has_not(container: Container) -> None:
     result = update(container, "--l3-cache-schema", "L3:0=f", check=False)
     assert result.code == 1 and "resctrl" in result.err
