@@ -112,7 +112,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20) 
 
 def nothing_left(daemon: Daemon, name: str) -> None:
     wait_until(lambda: not [line for line in daemon.left() if re.search(rf"\b{name}\b", line)], f"processes of {name} end")
-    assert not daemon.bundle(name).exists()
+    wait_until(lambda: not daemon.bundle(name).exists(), "its bundle is taken away")
     assert not Path(f"/run/containerd/wherry/default/{name}").exists()
     assert not cgroups_with(name)
     assert name not in Path("/proc/self/mounts").read_text()
