@@ -4,10 +4,12 @@
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.bundle import Bundle
+from harness.requirements import cgroup_mode
 from harness.runtime import Runtime
 
 pytestmark = [pytest.mark.requires("root"), pytest.mark.v2]
@@ -118,6 +120,28 @@ def test_later_rule_wins(runtime: Runtime, bundle: Bundle) -> None:
     bundle.resources["devices"] = [DENY_ALL, allowed, {**allowed, "allow": False}]
     bundle.process["capabilities"] = MKNOD
     assert runtime.output(bundle, KMSG) == "refused"
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("rule", [{"access": "r"}, {"major": 5}, {"type": "a", "major": 1, "minor": 3, "access": "rwm"}])
+def test_part_of_everything_is_not_everything(runtime: Runtime, bundle: Bundle, rule: dict[str, Any]) -> None:
+    """cgroup v1 takes every line that begins with "a" for all devices. The node is /dev/kmsg, 1:11, to be written."""
+    bundle.resources["devices"] = [DENY_ALL, {"allow": True, **rule}]
+    bundle.process["capabilities"] = MKNOD
+    assert runtime.output(bundle, KMSG) == "refused"
+
+
+@pytest.mark.ours
+def test_an_exception_within_a_wider_rule(runtime: Runtime, bundle: Bundle) -> None:
+    """Of cgroup v1, whose kernel would pass over it, an error."""
+    bundle.resources["devices"] = [DENY_ALL, {"allow": True, "type": "c", "major": 1}, {"allow": False, "type": "c", "major": 1, "minor": 11, "access": "rw"}]
+    bundle.process["capabilities"] = MKNOD
+    if cgroup_mode() == "v2":
+        assert runtime.output(bundle, KMSG) == "refused"
+    else:
+        container = runtime.create(bundle, check=False)
+        assert container.result.code == 1
+        assert "/linux/resources/devices/2: cgroup v1 cannot make an exception within a rule for more devices" in container.stderr
 
 
 def test_device_outside_of_dev(runtime: Runtime, bundle: Bundle) -> None:

@@ -8,11 +8,14 @@ meets one of them refuses. Nothing left = allowed; the end of the list = refused
 
 from _struct import pack
 
+from ..errors import ConfigError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     Rule = dict[str, Any]
+    Device = tuple[str, int, int]
 
 # What every container may use, as runc has it, after the rules of the config: mknod of anything, the default devices, ptys, tun.
 DEFAULT_RULES: "tuple[Rule, ...]" = (
@@ -35,12 +38,52 @@ _EVERY = 7
 
 
 def v1_lines(rules: "list[Rule]") -> "list[tuple[str, str, int]]":
-    """(file, line, index of the rule in the config or -1) in the order in which they are written."""
+    """(file, line, index of the rule in the config or -1) in the order in which they are written, after a refusal of everything. ConfigError
+    for what the kernel would pass over: it takes nothing out of an exception but that exception itself."""
     lines = []
+    default = False  # what the kernel does with all that is no exception ...
+    exceptions: "dict[Device, int]" = {}  # ... and its exceptions, with their accesses
     for number, rule in enumerate((*rules, *DEFAULT_RULES)):
-        index = number if number < len(rules) else -1
-        lines.append(("devices.allow" if rule.get("allow") else "devices.deny", _v1_line(rule), index))
+        index, allow = number if number < len(rules) else -1, bool(rule.get("allow"))
+        file = "devices.allow" if allow else "devices.deny"
+        if _decides_all(rule):
+            default, exceptions = allow, {}
+            lines.append((file, "a", index))
+            continue
+        for device in _devices(rule):
+            if allow != default:
+                exceptions[device] = exceptions.get(device, 0) | _bits(rule)
+            else:
+                _check_exceptions(exceptions, device, _bits(rule), index)
+                covered = [one for one in exceptions if one != device and _covers(device, one)]
+                lines += [(file, _v1_line(one, rule), index) for one in covered]
+                for one in (device, *covered):
+                    exceptions[one] = exceptions.get(one, 0) & ~_bits(rule)
+            lines.append((file, _v1_line(device, rule), index))
     return lines
+
+
+def _devices(rule: "Rule") -> "list[Device]":
+    """The kernel knows "a" only as a whole, whatever numbers and accesses stand behind it: so a part of it is one of both kinds."""
+    numbers = [-1 if rule.get(key) is None else rule[key] for key in ("major", "minor")]
+    return [(kind, numbers[0], numbers[1]) for kind in {"a": "bc", "u": "c"}.get(rule.get("type") or "a", rule.get("type") or "")]
+
+
+def _covers(wide: "Device", narrow: "Device") -> bool:
+    return wide[0] == narrow[0] and all(one in (-1, other) for one, other in zip(wide[1:], narrow[1:], strict=True))
+
+
+def _check_exceptions(exceptions: "dict[Device, int]", device: "Device", bits: int, index: int) -> None:
+    """Nobody minds about mknod alone, which the default rules allow of everything anyhow."""
+    for one, held in exceptions.items():
+        meets = one[0] == device[0] and all(-1 in pair or pair[0] == pair[1] for pair in zip(one[1:], device[1:], strict=True))
+        if index >= 0 and meets and not _covers(device, one) and held & bits & ~_ACCESS["m"]:
+            raise ConfigError(
+                "cgroup v1 cannot make an exception within a rule for more devices",
+                code="WHERRY-HOST-CGROUP",
+                pointer=f"/linux/resources/devices/{index}",
+                remedy="list the devices one by one, or order the rules so that the wider one comes last",
+            )
 
 
 def program(rules: "list[Rule]") -> bytes:
@@ -105,13 +148,8 @@ def _letters(rule: "Rule") -> str:
     return "".join(letter for letter in rule.get("access") or "rwm" if letter in _ACCESS)
 
 
-def _v1_line(rule: "Rule") -> str:
-    kind = rule.get("type") or "a"
-    numbers = [rule.get("major"), rule.get("minor")]
-    access = _letters(rule)
-    if kind == "a" and _bits(rule) == _EVERY:
-        return "a"  # the kernel knows "a" only as a whole
-    return f"{'c' if kind == 'u' else kind} {':'.join('*' if n is None or n == -1 else str(n) for n in numbers)} {access}"
+def _v1_line(device: "Device", rule: "Rule") -> str:
+    return f"{device[0]} {':'.join('*' if number == -1 else str(number) for number in device[1:])} {_letters(rule)}"
 
 
 def _instruction(code: int, destination: int, source: int, offset: int, immediate: int) -> bytes:

@@ -529,7 +529,9 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "OPEN_TREE": _open_tree,
     "CREATE_TREE": lambda f: _filesystem(f, f"make {f['type']} as {_register(f['out'])}"),
     "IDMAP_TREE": _idmap_tree,
-    "ATTACH_ROOTFS": lambda f: f"attach tree {_register(f['tree'])} to {_quoted(f['path'])} as the future root{_flags(f['flags'], 'WHERRY_ATTACH_', _ATTACH_FLAGS)}",
+    "ATTACH_ROOTFS": lambda f: (
+        f"attach tree {_register(f['tree'])} to {_quoted(f['path'])} as the future root{_flags(f['flags'], 'WHERRY_ATTACH_', _ATTACH_FLAGS)}"
+    ),
     "MOUNT_POINT": lambda f: f"make {_quoted(f['path'])}, to mount there on the host until the container is deleted",
     "CHROOT": lambda f: f"make {_quoted(f['path'])} the root directory",
     "MOUNT_BIND": _mount_bind,

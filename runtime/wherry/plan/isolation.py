@@ -208,6 +208,11 @@ def v1_writes(job: "Job") -> "list[Write]":
 
 
 def _warn_ignored(job: "Job", resources: "dict[str, object]") -> None:
+    network = resources.get("network")
+    if isinstance(network, dict) and job.cgroup_mode == "v2":
+        for key in ("classID", "priorities"):
+            if network.get(key):
+                job.options.warnings.append(f"/linux/resources/network/{key}: ignored: cgroup v2 has no such controller")
     memory = resources.get("memory")
     if isinstance(memory, dict):
         v2 = job.cgroup_mode == "v2"

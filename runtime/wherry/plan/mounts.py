@@ -288,6 +288,9 @@ def _bind(job: "Job", mount: "dict[str, Any]", destination: str, choice: Choice,
         flags |= constants.WHERRY_MOUNT_PROC_TARGET
     if job.in_user:
         flags |= constants.WHERRY_MOUNT_KEEP_LOCKED
+    lost = [word for word in choice.words if word in ("sync", "dirsync", "lazytime", "mand", "iversion")]
+    if lost:
+        job.options.warnings.append(f"{place}/options: a bind mount has no superblock of its own to be {', '.join(lost)}: ignored")
     source = job.below_bundle(mount["source"], f"{place}/source")
     _open_tree(job, source, constants.WHERRY_TREE_RECURSIVE if "rbind" in choice.words else 0, f"{place}/source", mapped)
     if mapped:

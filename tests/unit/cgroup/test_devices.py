@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device rules: v1's lines, and the v2 program run by an interpreter of the few instructions that it uses."""
 
+import itertools
+import random
 from struct import iter_unpack
+from typing import Any
 
 import pytest
 
 from wherry.cgroup import devices
+from wherry.errors import ConfigError
 
 DENY_ALL = {"allow": False, "type": "a", "access": "rwm"}
 BLOCK, CHARACTER = 1, 2
@@ -98,6 +102,78 @@ def test_lines_of_v1_follow_the_list() -> None:
     assert lines[:3] == [("devices.deny", "a", 0), ("devices.allow", "c 1:3 rwm", 1), ("devices.allow", "b *:* r", 2)]
     assert lines[3] == ("devices.allow", "c *:* m", -1)
     assert ("devices.allow", "c 10:200 rwm", -1) in lines
+
+
+class Kernel:
+    """What cgroup v1 makes of the lines: a default and exceptions to it. It never looks behind an "a", and takes away whole exceptions alone."""
+
+    def __init__(self) -> None:
+        self.default, self.exceptions = True, dict[tuple[str, str, str], set[str]]()
+
+    def write(self, file: str, line: str) -> None:
+        allow = file == "devices.allow"
+        if line.startswith("a"):
+            self.default, self.exceptions = allow, {}
+            return
+        kind, numbers, access = line.split()
+        major, minor = numbers.split(":")
+        held = self.exceptions.setdefault((kind, major, minor), set())
+        if allow == self.default:
+            held.difference_update(access)
+        else:
+            held.update(access)
+
+    def allows(self, kind: str, major: int, minor: int, access: str) -> bool:
+        found = any(
+            access in held and one == kind and first in ("*", str(major)) and second in ("*", str(minor))
+            for (one, first, second), held in self.exceptions.items()
+        )
+        return found != self.default
+
+
+def made_by(seed: int) -> list[dict[str, Any]]:
+    rng = random.Random(seed)
+    rules = []
+    for _ in range(rng.randrange(1, 7)):
+        rule: dict[str, Any] = {"allow": rng.random() < 0.5, "type": rng.choice("abcu"), "access": rng.choice(["rwm", "r", "rw", "w", "m"])}
+        for key in ("major", "minor"):
+            if rng.random() < 0.6:
+                rule[key] = rng.choice([-1, 8, 9])
+        rules.append(rule)
+    return [DENY_ALL, *rules]
+
+
+def test_both_versions_agree() -> None:
+    """What cannot be said to v1 is refused; all else holds there as on v2."""
+    refused = 0
+    for seed in range(400):
+        rules = made_by(seed)
+        kernel = Kernel()
+        try:
+            lines = devices.v1_lines(rules)
+        except ConfigError as error:
+            assert error.code == "WHERRY-HOST-CGROUP" and str(error.pointer).startswith("/linux/resources/devices/")
+            refused += 1
+            continue
+        for file, line, _ in lines:
+            kernel.write(file, line)
+        program = devices.program(rules)
+        for kind, access, major, minor in itertools.product("bc", "rw", (8, 9), (8, 9)):
+            wanted = run(program, {"b": BLOCK, "c": CHARACTER}[kind], {"r": READ, "w": WRITE}[access], major, minor)
+            assert kernel.allows(kind, major, minor, access) == bool(wanted), (seed, rules, kind, major, minor, access)
+    assert 20 < refused < 300
+
+
+def test_part_of_everything_is_not_everything_on_v1() -> None:
+    """The kernel reads "a *:* r" as "a"."""
+    lines = devices.v1_lines([DENY_ALL, {"allow": True, "access": "r"}, {"allow": True, "type": "a", "major": 1, "minor": 3}])
+    assert [line for _, line, _ in lines[:5]] == ["a", "b *:* r", "c *:* r", "b 1:3 rwm", "c 1:3 rwm"]
+
+
+def test_an_exception_within_a_wider_rule_is_refused_on_v1() -> None:
+    with pytest.raises(ConfigError, match="cannot make an exception") as caught:
+        devices.v1_lines([DENY_ALL, {"allow": True, "type": "b", "major": 8}, {"allow": False, "type": "b", "major": 8, "minor": 1, "access": "w"}])
+    assert caught.value.pointer == "/linux/resources/devices/2"
 
 
 def reached(program: bytes) -> set[int]:

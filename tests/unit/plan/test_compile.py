@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from support import FILTER, MAPPINGS, config, host, joined, make, namespaces, options, plan, small, steps, texts, with_mounts
+from support import FILTER, MAPPINGS, bind, config, host, joined, make, namespaces, options, plan, small, steps, texts, with_mounts
 
 from wherry.errors import ConfigError, HostError, PlanError, WherryError
 from wherry.plan.compile import wanted
@@ -477,6 +477,15 @@ def test_mappings_of_a_joined_user_namespace_must_be_its_own() -> None:
     document = small(linux__namespaces=namespaces("mount", user="/ns/user"), linux__uidMappings=mappings, linux__gidMappings=mappings)
     error = refused(ConfigError, document, host("v2", namespaces={"/ns/user": joined(0x10000000, maps=("0 8 9\n", "0 7 9\n"))}))
     assert (error.code, error.pointer) == ("WHERRY-CONFIG-MAPPINGS", "/linux/gidMappings")
+
+
+def test_what_is_left_out_is_said() -> None:
+    given = options()
+    network = {"classID": 5, "priorities": [{"name": "lo", "priority": 3}]}
+    document = with_mounts(bind("bind", "sync", "lazytime"), bind("bind", "async", destination="/b"), linux__resources={"network": network})
+    make(document, host("v2"), given)
+    assert [warning.partition(": ")[0] for warning in given.warnings] == [f"/linux/resources/network/{key}" for key in network] + ["/mounts/0/options"]
+    assert "sync, lazytime" in given.warnings[-1]
 
 
 def test_missing_mappers_are_named() -> None:
