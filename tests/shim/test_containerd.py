@@ -238,22 +238,3 @@ def test_many_at_one_time(daemon: Daemon, name: str) -> None:
     assert codes == {number: number for number in range(5)}
     for number in range(5):
         nothing_left(daemon, f"{name}-{number}")
-
-
-def test_execs_cost_a_server_nothing_that_stays(daemon: Daemon, name: str) -> None:
-    daemon.detached(name, "sleep", "1000")
-    server = daemon.shim(name)
-
-    def execs(count: int, prefix: str) -> tuple[int, int]:
-        for number in range(count):
-            daemon.ctr("task", "exec", "--exec-id", f"{prefix}{number}", name, "true")
-        descriptors = len(os.listdir(f"/proc/{server}/fd"))
-        memory = int(re.search(r"^Private_Dirty: +(\d+)", Path(f"/proc/{server}/smaps_rollup").read_text(), re.M)[1])
-        return descriptors, memory
-
-    execs(10, "a")
-    before = execs(10, "b")
-    after = execs(30, "c")
-    assert after[0] == before[0]
-    assert after[1] - before[1] < 400  # KB
-    assert len(os.listdir(f"/proc/{server}/task")) == 1
