@@ -14,6 +14,7 @@ import secrets
 import socket
 import stat
 import struct
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -40,14 +41,17 @@ class Peer:
     uid: int = -1
     pid: int = 0
     excess: bool = False
+    deaf: bool = False
+    greeted: bool = False
+    """grpcio has spoken to it: there is a connection as gRPC understands it."""
     relays: tuple[Relay, ...] = field(default=(), repr=False)
 
 
 class Relay(asyncio.Protocol):
-    """One side of a connection; `other` is its counterpart."""
+    """One side of a connection; `other` is its counterpart. `greets`: it is grpcio's."""
 
-    def __init__(self, peer: Peer, acceptor: Acceptor) -> None:
-        self.peer, self._acceptor = peer, acceptor
+    def __init__(self, peer: Peer, acceptor: Acceptor, greets: bool) -> None:
+        self.peer, self._acceptor, self.greets = peer, acceptor, greets
         self.transport: asyncio.Transport | None = None
         self.other: Relay | None = None
         self.early = b""
@@ -60,6 +64,7 @@ class Relay(asyncio.Protocol):
             transport.write(self.other.early)
 
     def data_received(self, data: bytes) -> None:
+        self.peer.greeted = self.peer.greeted or self.greets
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
         elif self.other is not None:  # grpcio greets before the client's side is there
@@ -74,7 +79,7 @@ class Relay(asyncio.Protocol):
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None:
+        if self.other is not None and self.other.transport is not None and not (self.greets and self.peer.deaf):
             self.other.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -122,10 +127,29 @@ class Acceptor:
         for listener in self.listeners:
             asyncio.get_running_loop().remove_reader(listener.fileno())
 
-    def close(self) -> None:
+    async def settle(self, seconds: float) -> None:
+        """Until who was accepted has a connection, which can be ended in order; after stop()."""
+        limit = time.monotonic() + seconds
+        while not all(peer.greeted for peer in self.peers.values()) and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
+
+    def pause(self) -> None:
+        """From now on clients are heard no more, and still answered."""
+        for peer in self.peers.values():
+            peer.deaf = True
+            if peer.relays and peer.relays[0].transport is not None:
+                peer.relays[0].transport.pause_reading()
+
+    async def hang_up(self, seconds: float) -> None:
+        """When all that grpcio has said has reached them, but no later than in so many seconds."""
         for peer in list(self.peers.values()):
             for relay in peer.relays:
                 relay.finish()
+        limit = time.monotonic() + seconds
+        while self.peers and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
         for listener in self.listeners:
             listener.close()
 
@@ -177,7 +201,7 @@ class Acceptor:
 
     async def _relay(self, peer: Peer, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        near, far = Relay(peer, self), Relay(peer, self)
+        near, far = Relay(peer, self, False), Relay(peer, self, True)
         near.other, far.other = far, near
         try:
             inner = await self._connected(peer, self._inner["unix" if peer.uid >= 0 else "tcp"])

@@ -118,6 +118,11 @@ class Engine:
         """The thread answers."""
         await self._ask(_done)
 
+    def sweep(self) -> None:
+        """Monitors that the program before this one has started, before a reload, are our children all the same."""
+        if self._loop is not None:
+            self._loop.soon(lambda: self._running().sweep())
+
     async def drained(self, id: str, exec_id: str = "") -> None:
         """A terminal's last words are in the file (or somebody holds it open: a bounded time)."""
         await self._ask(lambda: self._running().loop.start(self._running().drained(id, exec_id)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,7 +96,7 @@ class Guard(ServerInterceptor):
         self._peer = peer
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._calls: set[Call] = set()
-        self._ending = False
+        self._ending = self._ended = False
         self._flood = 0.0
 
     async def intercept_service(
@@ -176,7 +176,7 @@ class Guard(ServerInterceptor):
             )
         call.caller = self.roles.of_user(peer.uid, peer.pid) if peer.uid >= 0 else self.roles.of_certificate(context.auth_context())
         identity.enter(call.caller)
-        if self._ending:
+        if self._ended or (self._ending and call.rule.stream):
             raise ending()
         if peer.excess:
             text = f"{call.caller.key} has more than {self.bounds.limits.connections_each} connections"
@@ -232,17 +232,23 @@ class Guard(ServerInterceptor):
     def under_way(self, streams: bool) -> int:
         return sum(call.rule.stream == streams for call in self._calls)
 
-    async def end(self, seconds: float) -> None:
-        """No call begins any more; streams are told to come back; the others have so long to end."""
+    async def drain(self, seconds: float) -> None:
+        """Streams are told to come back. Other calls have so long to end; those that begin meanwhile are served."""
         self._ending = True
         self._interrupt(streams_only=True)
-        limit = time.monotonic() + seconds
-        while self._calls and time.monotonic() < limit:
-            await asyncio.sleep(0.02)
+        await self._gone(list(self._calls), seconds)
+
+    async def end(self, seconds: float) -> None:
+        """Nothing new comes to us any more: what is still under way has so long."""
+        await self._gone(self._calls, seconds)
+        self._ended = True
         self._interrupt(streams_only=False)
-        limit = time.monotonic() + 1
-        while self._calls and time.monotonic() < limit:
-            await asyncio.sleep(0.02)
+        await self._gone(self._calls, 1)
+
+    async def _gone(self, calls: Collection[Call], seconds: float) -> None:
+        limit = time.monotonic() + seconds
+        while any(call in self._calls for call in calls) and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
 
     def _interrupt(self, streams_only: bool) -> None:
         for call in list(self._calls):

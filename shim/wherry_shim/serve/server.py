@@ -43,6 +43,7 @@ from wherry_shim.serve.supervisor import Supervisor
 
 SERVICES = ("wherry.shim.v1.Shim", "wherry.shim.v1.Admin", task.SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 _CHECK_S = 60.0
+_SETTLE_S = 0.5
 
 
 def serve(settings: Settings) -> int:
@@ -183,13 +184,14 @@ class Server:
             self.log("error", refusal.message)
 
     async def _watchdog(self) -> None:
-        """Both threads answer. Without a service manager it is the pulse at which orphans are looked for."""
+        """Both threads answer. It is the pulse at which orphans are looked for, too."""
         seconds = self.notifier.watchdog_s / 2 or 5.0
         while True:
             try:
                 async with asyncio.timeout(seconds):
                     await self.engine.ping()
                 self.notifier.alive()
+                self.engine.sweep()
             except TimeoutError:
                 self.log("error", f"the engine has not answered for {seconds:g} s")
             await asyncio.sleep(seconds)
@@ -216,9 +218,7 @@ class Server:
             self.notifier.ending()
         self.acceptor.stop()
         await self.health.enter_graceful_shutdown()
-        stopping = asyncio.create_task(self.server.stop(self.settings.grace + 2))  # clients are sent to new connections, which wait for the next program
-        await self.guard.end(self.settings.grace)
-        await stopping
+        await self._hang_up()
         if endpoint is not None:
             endpoint.close()
         await self.supervisor.stop()
@@ -230,6 +230,18 @@ class Server:
             if listener.family == socket.AF_UNIX and not self.inherited.given:
                 os.unlink(listener.getsockname())
         self.acceptor.close()
+
+
+    async def _hang_up(self) -> None:
+        """A call that a client makes at this moment is one that grpcio has, and we answer; or one that it has never seen: then it says so, and the client's
+        library calls once more by itself."""
+        await self.acceptor.settle(_SETTLE_S)
+        await self.guard.drain(self.settings.grace)
+        self.acceptor.pause()
+        await asyncio.sleep(_SETTLE_S / 10)  # what is on its way to grpcio's threads
+        await self.guard.end(self.settings.grace)
+        await self.server.stop(_SETTLE_S / 2)
+        await self.acceptor.hang_up(_SETTLE_S)
 
 
 def _tried() -> None:
