@@ -13,7 +13,7 @@ import pytest
 
 from harness.bundle import make_rootfs
 
-from .daemon import Daemon, wait_until
+from .daemon import RUNTIME, Daemon, wait_until
 from .shims import BINARY
 
 pytestmark = pytest.mark.requires("root")
@@ -21,8 +21,14 @@ Docker = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
-    for command in ("containerd", "dockerd", "docker"):
+def tools() -> Path | None:
+    """Where dockerd and its like are, if not on PATH: then our shim is asked for by its name."""
+    return None
+
+
+@pytest.fixture(scope="module")
+def place(tools: Path | None) -> Iterator[Path]:
+    for command in () if tools else ("containerd", "dockerd", "docker"):
         if not shutil.which(command):
             pytest.skip(f"SKIPPED, LOUDLY: no {command} on this machine")
     one = Path(tempfile.mkdtemp(prefix="wherry-docker-", dir="/var/tmp"))
@@ -34,12 +40,12 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def containerd(place: Path) -> Iterator[Daemon]:
+def containerd(place: Path, tools: Path | None) -> Iterator[Daemon]:
     rootfs = place / "images/box/rootfs"
     rootfs.mkdir(parents=True)
     (place / "bin").mkdir()
-    (place / "bin/containerd-shim-runc-v2").symlink_to(BINARY)
-    one = Daemon(place, make_rootfs(rootfs, None), place / "bin")
+    (place / "bin" / ("containerd-shim-wherry-v2" if tools else "containerd-shim-runc-v2")).symlink_to(BINARY)
+    one = Daemon(place, make_rootfs(rootfs, None), place / "bin", tools)
     one.start()
     yield one
     left = []
@@ -54,12 +60,15 @@ def containerd(place: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def docker(place: Path, containerd: Daemon) -> Iterator[Docker]:
-    argv = ["dockerd", "--bridge=none", "--iptables=false", "--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "-H", f"unix://{place}/d.sock",
+def docker(place: Path, containerd: Daemon, tools: Path | None) -> Iterator[Docker]:
+    dockerd, client = (f"{tools}/{name}" if tools else name for name in ("dockerd", "docker"))
+    argv = [dockerd, "--bridge=none", "--iptables=false", "--data-root", f"{place}/data", "--exec-root", f"{place}/exec", "-H", f"unix://{place}/d.sock",
             "-p", f"{place}/docker.pid", "--containerd", containerd.socket, "--storage-driver", "vfs", "--exec-opt", "native.cgroupdriver=cgroupfs"]  # fmt: skip
 
     def run(*words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(["docker", "-H", f"unix://{place}/d.sock", *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        if tools and words[0] == "run":
+            words = (words[0], "--runtime", RUNTIME, *words[1:])
+        done = subprocess.run([client, "-H", f"unix://{place}/d.sock", *words], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done
 
@@ -98,6 +107,7 @@ def test_a_container_in_the_background(docker: Docker, containerd: Daemon) -> No
     docker(*RUN, "--detach", "--name", "one", "box", "sleep", "1000")
     shims = [line for line in containerd.left() if " -namespace moby " in line]
     assert len(shims) == 1 and "runc" not in shims[0].replace("containerd-shim-runc-v2", "")
+    assert docker("inspect", "-f", "{{.HostConfig.Runtime}}", "one").stdout in ("runc\n", f"{RUNTIME}\n")
     done = docker("exec", "one", "sh", "-c", "echo inside; exit 3", check=False)
     assert (done.returncode, done.stdout) == (3, "inside\n")
     assert "sleep 1000" in docker("top", "one").stdout
@@ -130,3 +140,16 @@ def test_logs_and_restarts(docker: Docker) -> None:
     wait_until(lambda: docker("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "again").stdout == "2 exited\n", "two restarts", 30)
     assert docker("logs", "again").stdout == "once\n" * 3
     docker("rm", "again")
+
+
+def test_a_terminal(docker: Docker) -> None:
+    done = docker(*RUN, "--rm", "--tty", "box", "sh", "-c", "test -t 1 && tty; exit 4", check=False)
+    assert (done.returncode, done.stdout) == (4, "/dev/pts/0\n")
+
+
+def test_resizing_and_signals(docker: Docker) -> None:
+    docker(*RUN, "--detach", "--tty", "--name", "sizes", "box", "sh", "-c", "trap 'stty size; exit 8' TERM; while :; do sleep 0.05; done")
+    docker("kill", "--signal", "0", "sizes", check=False)
+    docker("stop", "--time", "10", "sizes")
+    assert docker("inspect", "-f", "{{.State.ExitCode}}", "sizes").stdout == "8\n"
+    docker("rm", "sizes")
