@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The annotation that says which containers share a server. The configuration is not parsed: each of the two keys is looked for as a whole string that is
- * followed by a colon and a plain string. Where it stands more than once, or its value has anything to be decoded, Python reads the configuration.
+ * followed by a colon and a plain string. Where it stands more than once, or its value has anything to be decoded, Python reads the configuration, and so
+ * it does where another protocol than ttrpc may be asked for.
  */
 #include "shim.h"
 
@@ -49,6 +50,7 @@ static bool look_for(struct shim_text config, const char *key, struct shim_text 
 /* The configuration stays mapped: the group points into it. */
 bool shim_group(struct shim_text *group)
 {
+	static const char protocol[] = "org.wherry.shim.protocol"; /* gRPC is Python's */
 	cleanup_fd int fd = open("config.json", O_RDONLY | O_CLOEXEC);
 	struct shim_text config;
 	struct stat status;
@@ -57,7 +59,7 @@ bool shim_group(struct shim_text *group)
 		return false;
 	config.size = (size_t)status.st_size;
 	config.data = mmap(NULL, config.size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (config.data == MAP_FAILED || !look_for(config, "io.containerd.runc.v2.group", group))
+	if (config.data == MAP_FAILED || memmem(config.data, config.size, protocol, strlen(protocol)) || !look_for(config, "io.containerd.runc.v2.group", group))
 		return false;
 	return group->size || look_for(config, "io.kubernetes.cri.sandbox-id", group);
 }

@@ -79,6 +79,10 @@ def run() -> int:
             return delete(arguments)
         if arguments.action:
             raise UsageError(f"unknown action {arguments.action!r}: start or delete")
+        if arguments["socket"]:
+            from wherry_shim import grpc_server
+
+            return grpc_server.main(arguments)
         from wherry_shim import containerd_server
 
         return containerd_server.main(arguments)
@@ -171,6 +175,8 @@ def delete(arguments: Arguments) -> int:
 def remove_dead_socket(bundle: str) -> None:
     """That a server left which was killed."""
     path = read_file(f"{bundle}/address").decode(errors="replace").strip().removeprefix("unix://")
+    if path[:1] == "{":  # of a server behind gRPC, as grpc_start writes it
+        path = path.partition('"address":"')[2].partition('"')[0]
     try:
         posix.stat(path)
     except (OSError, ValueError):

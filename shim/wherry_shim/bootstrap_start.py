@@ -18,6 +18,7 @@ LONGEST_PATH = 106
 LISTENER = 3
 """The server's descriptor of it."""
 GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
+PROTOCOL = "org.wherry.shim.protocol"
 
 
 class Request:
@@ -66,8 +67,13 @@ def _runc_options(value: "wire.Values") -> "wire.Values":
 
 def main(arguments: Arguments) -> int:
     request = Request(arguments, read_input())
-    path = socket_path(request.directory, request.address, request.namespace, group_of("config.json") or request.id)
+    group, protocol = wishes("config.json")
+    path = socket_path(request.directory, request.address, request.namespace, (group or request.id) + ("" if protocol == "ttrpc" else ".grpc"))
     posix_makedirs(request.directory)
+    if protocol == "grpc":
+        from wherry_shim.grpc_start import start
+
+        return start(request, path)
     lock = locked(request.directory)
     try:
         listener = bind(path)
@@ -92,20 +98,23 @@ def main(arguments: Arguments) -> int:
     return 0
 
 
-def group_of(config: str) -> str:
-    """The annotation that says with whom a container shares its server; "" = with nobody."""
+def wishes(config: str) -> "tuple[str, str]":
+    """What annotations say: with whom a container shares its server ("" = with nobody), and which protocol containerd is to speak."""
     data = read_file(config)
     if not data:
         raise UsageError(f"cannot read {config} in {posix.getcwd()}")
-    if not any(name.encode() in data for name in GROUPS):
-        return ""
+    if not any(name.encode() in data for name in (*GROUPS, PROTOCOL)):
+        return "", "ttrpc"
     import json
 
     try:
         annotations = json.loads(data).get("annotations") or {}
     except (ValueError, AttributeError) as error:
         raise UsageError(f"{config}: {error}")
-    return next((str(annotations[name]) for name in GROUPS if annotations.get(name)), "")
+    protocol = str(annotations.get(PROTOCOL) or "ttrpc")
+    if protocol not in ("ttrpc", "grpc"):
+        raise UsageError(f"annotation {PROTOCOL}: {protocol!r} is neither ttrpc nor grpc")
+    return next((str(annotations[name]) for name in GROUPS if annotations.get(name)), ""), protocol
 
 
 def socket_path(directory: str, address: str, namespace: str, group: str) -> str:
@@ -180,10 +189,7 @@ def bind(path: str) -> "_socket.socket | None":
 
 def spawn(request: Request, listener: "_socket.socket") -> int:
     """The server: from the zygote, else by itself."""
-    argv = [sys.argv[0], "-namespace", request.namespace, "-id", request.id, "-address", request.address]
-    argv += ["-publish-binary", request.binary] if request.binary else []
-    argv += ["-debug"] if request.debug else []
-    environment = dict(posix.environ)
+    argv, environment = words_of(request), dict(posix.environ)
     environment.setdefault(b"MALLOC_ARENA_MAX", b"1")
     if request.ttrpc:
         environment[b"TTRPC_ADDRESS"] = request.ttrpc.encode()
@@ -203,6 +209,13 @@ def spawn(request: Request, listener: "_socket.socket") -> int:
         posix.close(log)
     set_oom_score(pid, score)
     return pid
+
+
+def words_of(request: Request) -> "list[str]":
+    """The server's command line."""
+    argv = [sys.argv[0], "-namespace", request.namespace, "-id", request.id, "-address", request.address]
+    argv += ["-publish-binary", request.binary] if request.binary else []
+    return argv + (["-debug"] if request.debug else [])
 
 
 def spawn_cold(argv: "list[str]", environment: "dict[bytes, bytes]", listener: int, log: int) -> int:

@@ -17,6 +17,7 @@ from wherry_shim.service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from wherry_shim.grpc_server import GrpcServer
     from wherry_shim.sandbox import Sandbox
 
 LINGER = 60.0
@@ -44,12 +45,15 @@ class Log:
 
 
 class ContainerdServer:
-    def __init__(self, arguments: Arguments, listener: "_socket.socket", environment: "dict[bytes, bytes]") -> None:
+    """`path`: of its socket. It serves nobody before serve()."""
+
+    server: "ttrpc.Server | GrpcServer"
+
+    def __init__(self, arguments: Arguments, path: str, environment: "dict[bytes, bytes]") -> None:
         self.loop, self.ended = Loop(), Later()
         self.log = Log(arguments["id"], "debug" in arguments.switches)
         self.loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
-        self.path: str = listener.getsockname()
-        self.inode = posix.stat(self.path).st_ino
+        self.path, self.inode = path, 0
         self.publisher = self._publisher(arguments, environment)
         self.service = Service(self.loop, Setting(arguments["namespace"]), Emitter(self.publisher), unpack)
         self.service.log = self.log
@@ -57,12 +61,16 @@ class ContainerdServer:
         self.service.on_shutdown = self.shut_down
         self.sandbox: "Sandbox | None" = None
         self._tasks = Handler(self.service, METHODS)
-        services: "dict[str, ttrpc.Handler]" = dict.fromkeys(TASK_SERVICES, self._task_call)
-        services[SANDBOX_SERVICE] = self._sandbox_call
-        self.server = ttrpc.Server(self.loop, listener, services)
+        self.services: "dict[str, ttrpc.Handler]" = dict.fromkeys(TASK_SERVICES, self._task_call)
+        self.services[SANDBOX_SERVICE] = self._sandbox_call
+        self._known: set[object] = set()
+
+    def serve(self, server: "ttrpc.Server | GrpcServer", place: str = "") -> None:
+        """place: where its socket is now, if that is not yet the path."""
+        self.inode = posix.stat(place or self.path).st_ino
+        self.server = server
         self.server.log = self.log
         self.server.on_request = self._asked
-        self._known: set[ttrpc.Connection] = set()
         self.loop.timer(LINGER, self._look_round)
 
     def _publisher(self, arguments: Arguments, environment: "dict[bytes, bytes]") -> "Publisher | Command":
@@ -88,9 +96,9 @@ class ContainerdServer:
             self.sandbox = sandbox.Sandbox(self.loop, lambda: self.service.empty, self.shut_down)
         return Handler(self.sandbox, sandbox.METHODS)(method, payload)
 
-    def _asked(self, connection: "ttrpc.Connection", method: str) -> None:
+    def _asked(self, connection: object, method: str) -> None:
         if connection not in self._known:  # a client that is new: containerd may be back, events need not wait
-            self._known = self.server.connections.copy()
+            self._known = set(self.server.connections)
             self.publisher.hurry()
 
     def _look_round(self) -> None:
@@ -164,9 +172,14 @@ def inherited() -> "_socket.socket":
     return listener
 
 
-def serve(arguments: Arguments, listener: "_socket.socket") -> None:
+def settle() -> None:
     for signal in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         _signal.signal(signal, lambda number, frame: None)  # not ignored: children would inherit that
-    server = ContainerdServer(arguments, listener, dict(posix.environ))
+
+
+def serve(arguments: Arguments, listener: "_socket.socket") -> None:
+    settle()
+    server = ContainerdServer(arguments, listener.getsockname(), dict(posix.environ))
+    server.serve(ttrpc.Server(server.loop, listener, server.services))
     posix.chdir("/")
     server.run()

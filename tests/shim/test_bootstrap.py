@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wherry_shim import bootstrap, bootstrap_start, messages_rare, wire
+from wherry_shim import bootstrap, bootstrap_start, messages_rare, ttrpc, wire
 from wherry_shim.bootstrap import Arguments, UsageError
 
 from .shims import BINARY, NAMESPACE, Shim, alive, wait_for_end
@@ -271,7 +271,8 @@ def test_a_server_that_nobody_needs_leaves(shim: Callable[..., Shim], tmp_path: 
     arguments = Arguments(["-namespace", NAMESPACE, "-id", one.id])
     waited, containerd_server.LINGER = containerd_server.LINGER, 0.2
     try:
-        server = containerd_server.ContainerdServer(arguments, listener, {})
+        server = containerd_server.ContainerdServer(arguments, listener.getsockname(), {})
+        server.serve(ttrpc.Server(server.loop, listener, server.services))
         server.run()
     finally:
         containerd_server.LINGER = waited
