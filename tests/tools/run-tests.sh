@@ -114,7 +114,7 @@ suite_v2() {
 # How the front finds its Python has nothing to do with cgroups, and needs a compiler for a minute.
 suite_in-guest() {
   local suite=v2-part${PART%/*}
-  pytest_suite "$suite" tests/integration tests/engines/test_systemd.py --front=on --part="$PART" --timeout=180 --ignore=tests/integration/test_installation.py
+  pytest_suite "$suite" tests/integration tests/engines/test_systemd.py tests/serve/test_systemd.py --front=on --part="$PART" --timeout=180 --ignore=tests/integration/test_installation.py
   again "$suite" --front=on --timeout=180
 }
 
