@@ -181,8 +181,34 @@ int host_restore_begin(struct host_create *c, const struct host_request *request
 		host_fail(c, c->machine.current, result);
 	for (uint32_t step = 0; result == 0 && step < launch; step++)
 		result = c->machine.code.step[step]->executor == WHERRY_CALLER ? host_run_step(c, step) : 0;
-	c->waiting = true;
+	c->waiting = result == 0;
 	return settle(c, result);
+}
+
+static bool is_limit(uint16_t code)
+{
+	return code == OP_CGROUP_DIRECTORY || code == OP_CGROUP_CONTROLLERS || code == OP_CGROUP_CPUSET || code == OP_CGROUP_WRITE ||
+	       code == OP_CGROUP_DEVICES || code == OP_CGROUP_CHOWN;
+}
+
+/* Nothing is undone here: somebody's processes are still there. */
+int host_restore_steps(struct host_create *c, enum host_restore_part part, pid_t pid)
+{
+	const struct wherry_code *code = &c->machine.code;
+	uint32_t step = 0;
+	int result = 0;
+
+	if (part == HOST_RESTORE_HOOKS)
+		wherry_decimal((uint64_t)pid, c->slot_pid);
+	while (code->step[step]->code != OP_LAUNCH) /* the decoder has seen it */
+		step++;
+	for (; result == 0 && step < code->steps; step++) {
+		const struct wherry_op *op = code->step[step];
+
+		if (op->executor == WHERRY_CALLER && (part == HOST_RESTORE_HOOKS ? op->code == OP_HOOK : is_limit(op->code)))
+			result = host_run_step(c, step);
+	}
+	return result;
 }
 
 int host_restore_finish(struct host_create *c, pid_t init, int console_master)
@@ -247,8 +273,10 @@ int host_create_finish(struct host_create *c)
 
 void host_create_abort(struct host_create *c)
 {
+	bool undone = c->failure.kind && !c->waiting; /* while it waits, a step of a restore has failed and undone nothing */
+
 	c->waiting = false;
-	if (c->claimed && !c->failure.kind)
+	if (c->claimed && !undone)
 		undo(c);
 	c->claimed = false;
 }

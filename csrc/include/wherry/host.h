@@ -74,6 +74,10 @@ void host_create_release(struct host_create *c); /* closes what is open; the con
 /* A container whose init somebody else makes (CRIU): begin runs the plan's steps up to the launch, finish takes the process, which is a child of
  * ours, for init and publishes it; nothing of the plan in between is executed. Fails as above; host_create_abort where CRIU fails. */
 int host_restore_begin(struct host_create *c, const struct host_request *request);
+/* Between the two: the caller's steps behind the launch. Limits are those that wait for a unit of systemd; hooks are run with that pid. A failure
+ * undoes nothing; host_create_abort does, once the processes that somebody else has made are gone. */
+enum host_restore_part { HOST_RESTORE_LIMITS, HOST_RESTORE_HOOKS };
+int host_restore_steps(struct host_create *c, enum host_restore_part part, pid_t pid);
 int host_restore_finish(struct host_create *c, pid_t init, int console_master);
 
 /* A plan with WHERRY_PLAN_EXEC, to the moment when its program executes; a failure is reported as above. Nothing is claimed or journaled: root, id

@@ -108,21 +108,22 @@ class UnitPart:
     def extra(self) -> "tuple[int, str]":
         return constants.WHERRY_JOURNAL_UNIT, self.made.journal_name
 
-    def perform(self, create: Create) -> None:
-        made = self.made
+    def perform(self, create: Create, pid: int = 0) -> None:
+        """pid: of another process that is taken into the unit, in the place of init."""
+        made, pid = self.made, pid or create.pid
         try:
             with _manager(made.user) as manager:
                 create.mark(self.index, constants.WHERRY_JOURNAL_BEGUN)
                 self.mark = mark_of(create.directory)
-                manager.start(made.name, self._properties(create.pid))
+                manager.start(made.name, self._properties(pid))
         except WherryError as error:
             error.pointer = error.pointer or made.place
             raise
         create.mark(self.index, constants.WHERRY_JOURNAL_DONE)
         if made.is_slice:
-            _enter(made.cgroup, create.pid)
+            _enter(made.cgroup, pid)
         else:
-            _check_place(made, create.pid)
+            _check_place(made, pid)
 
     def _properties(self, pid: int) -> "list[Property]":
         identity: "list[Property]" = [

@@ -169,6 +169,11 @@ class Create:
         if lib.host_restore_begin(self._create, self._request) < 0:
             self._fail()
 
+    def restore_steps(self, pid: "int" = 0) -> "None":
+        """In between: prestart and createRuntime with that pid; without one the limits that wait for a unit of systemd. A failure undoes nothing."""
+        if lib.host_restore_steps(self._create, lib.HOST_RESTORE_HOOKS if pid else lib.HOST_RESTORE_LIMITS, pid) < 0:
+            raise _failure(self._create.failure)
+
     def finish_restore(self, pid: "int", master: "int" = -1) -> "None":
         """Publishes a child of ours as the container's init. `master` of its terminal, or -1, becomes the container's."""
         if lib.host_restore_finish(self._create, pid, master) < 0:
@@ -541,7 +546,6 @@ def pidfd_signal(pidfd: "int", number: "int") -> "None":
 
 
 def kill_tree(pid: "int", pidfd: "int") -> "None":
-    """SIGKILL to the process and to all that descends from it."""
     _check(lib.host_kill_tree(pid, pidfd))
 
 
@@ -561,8 +565,7 @@ def program_libc() -> "str":
 
 
 def program_size() -> "int":
-    size: int = lib.native_program_size()
-    return size
+    return int(lib.native_program_size())
 
 
 def build_id() -> "bytes":
@@ -580,8 +583,7 @@ def start_time(pid: "int") -> "int":
     """Field 22 of /proc/PID/stat. ProcessLookupError when there is no such process, or only a zombie."""
     out = ffi.new("uint64_t *")
     _check(lib.host_start_time(pid, out))
-    value: int = out[0]
-    return value
+    return int(out[0])
 
 
 def cgroup_kill(path: "str", v2: "bool") -> "None":

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from wherry.container.create import Prepared, check_terminal, native_create, prepare, worded
+from wherry.container.create import Prepared, check_terminal, interlude_of, native_create, prepare, worded
 from wherry.container.criu import outside, service
 from wherry.container.criu.checkpoint import CriuOptions
 from wherry.container.criu.messages import RESTORE, Request
@@ -21,6 +21,10 @@ from wherry.kernel import mounts, native
 from wherry.kernel.native import Failure, constants
 from wherry.oci.config import load
 from wherry.plan.describe import Plan
+
+if TYPE_CHECKING:
+    from wherry.container.interlude import Interlude
+    from wherry.container.unit import UnitPart
 
 LOG = "restore.log"
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC = 0x1, 0x20, 0x1000, 0x4000
@@ -35,12 +39,15 @@ class RestoreOptions(CriuOptions):
 class _Restored:
     """What CRIU tells on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, made: native.Create) -> None:
+        self.made = made
         self.pid = 0
         self.master = -1
 
     def notice(self, notify: Any, descriptors: list[int]) -> None:
-        if notify.script == "orphan-pts-master" and descriptors:
+        if notify.script == "setup-namespaces":  # they are there, and nothing has been restored into them
+            self.made.restore_steps(notify.pid)
+        elif notify.script == "orphan-pts-master" and descriptors:
             self.master = descriptors.pop()
         elif notify.script == "post-restore":
             self.pid = notify.pid
@@ -73,13 +80,18 @@ def bring_back(options: RestoreOptions, create: CreateOptions, before: Callable[
     _refuse(config, prepared.flags)
     options.work_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     before()
-    made = _begin(create, prepared)
-    restored = _Restored()
+    interlude = interlude_of(create, prepared)
+    made = _begin(create, prepared, interlude)
+    restored = _Restored(made)
     try:
-        _run(options, create, Plan(prepared.plan), config, restored)
-    except BaseException:
+        _run(options, create, Plan(prepared.plan), config, restored, interlude and interlude.unit)
+    except BaseException as error:
         made.abort()
         made.close()
+        if interlude:
+            interlude.undo(error)
+        if isinstance(error, Failure):
+            raise worded(error, prepared, create) from error
         raise
     try:
         made.finish_restore(restored.pid, restored.master)
@@ -90,19 +102,19 @@ def bring_back(options: RestoreOptions, create: CreateOptions, before: Callable[
 
 
 def _refuse(config: dict[str, Any], flags: int) -> None:
-    """What create does around the clone is not done by CRIU."""
-    for kind in ("prestart", "createRuntime"):
-        if (config.get("hooks") or {}).get(kind):
-            raise PlanError("restore cannot run hooks of this kind", code="WHERRY-PLAN-UNSUPPORTED", pointer=f"/hooks/{kind}")
-    if flags & constants.WHERRY_PLAN_UNIT:
-        raise PlanError("systemd cannot be asked for the cgroup of a restored container", code="WHERRY-PLAN-UNSUPPORTED", pointer="/linux/cgroupsPath")
-    if flags & constants.WHERRY_PLAN_INTERLUDE:
-        key = "netDevices" if "netDevices" in config["linux"] else "intelRdt"
-        raise PlanError(f"{key} cannot be restored", code="WHERRY-PLAN-UNSUPPORTED", pointer=f"/linux/{key}")
+    """A device that was moved in came back out of the checkpoint, or could not be written to it; a class of resctrl has to be joined by whoever
+    is not restored yet."""
+    remedies = {
+        "netDevices": "leave it out of the configuration for the restore; then ip link set DEVICE netns PID",
+        "intelRdt": "leave it out of the configuration for the restore; then write the pids to the class's tasks",
+    }
+    for key in remedies if flags & constants.WHERRY_PLAN_INTERLUDE else ():
+        if config["linux"].get(key):
+            raise PlanError(f"{key} cannot be restored", code="WHERRY-PLAN-UNSUPPORTED", pointer=f"/linux/{key}", remedy=remedies[key])
 
 
-def _begin(create: CreateOptions, prepared: Prepared) -> native.Create:
-    made = native_create(create, prepared)
+def _begin(create: CreateOptions, prepared: Prepared, interlude: "Interlude | None") -> native.Create:
+    made = native_create(create, prepared, extra=interlude.extra if interlude else ())
     try:
         made.begin_restore()
     except Failure as failure:
@@ -113,7 +125,9 @@ def _begin(create: CreateOptions, prepared: Prepared) -> native.Create:
     return made
 
 
-def _run(options: RestoreOptions, create: CreateOptions, plan: Plan, config: dict[str, Any], restored: _Restored) -> None:
+def _run(
+    options: RestoreOptions, create: CreateOptions, plan: Plan, config: dict[str, Any], restored: _Restored, unit: "UnitPart | None" = None
+) -> None:
     rootfs = next(step.fields["path"] for step in plan.steps if step.name == "ATTACH_ROOTFS").replace("<bundle>", create.bundle)
     seen = outside.Outside.read(options.image_path)
     with ExitStack() as stack:
@@ -134,12 +148,15 @@ def _run(options: RestoreOptions, create: CreateOptions, plan: Plan, config: dic
             "notify_scripts": True,
             "ext_mnt": [{"key": destination, "val": source} for destination, source in external.items()],
             "inherit_fd": [{"key": key, "fd": fd} for key, fd in inherited],
-            "cg_root": _cgroup_roots(plan, create.id),
+            "cg_root": _cgroup_roots(plan, create.id, unit),
         }
         for name in ("lsm_profile", "lsm_mount_context"):
             if value := getattr(options, name):
                 opts[name] = value
         with service.Service([images, work, *(fd for _, fd in inherited)]) as criu:
+            if unit:  # systemd takes CRIU in, as it takes in init at a create: what is born of it is in the unit
+                unit.perform(restored.made, criu.process.pid)
+            restored.made.restore_steps()
             _enter_cgroups(plan, create.id, criu.process.pid)
             response = criu.ask(Request(type=RESTORE, opts=opts), restored.notice)
         if not response.success:
@@ -219,9 +236,9 @@ def _enter_cgroups(plan: Plan, id: str, pid: int) -> None:
         Path(path, "cgroup.procs").write_text(str(pid))
 
 
-def _cgroup_roots(plan: Plan, id: str) -> list[dict[str, str]]:
+def _cgroup_roots(plan: Plan, id: str, unit: "UnitPart | None" = None) -> list[dict[str, str]]:
     """The new cgroup of each hierarchy, in the place of what was the old one."""
-    found = []
+    found = [{"ctrl": "name=systemd", "path": unit.made.cgroup}] if unit and not any(v2 for _, _, v2 in _cgroups(plan, id)) else []
     for path, length, v2 in _cgroups(plan, id):
         mount, inside = path[:length], path[length:]
         if v2:
