@@ -104,7 +104,7 @@ class ContainerdServer:
     def _look_round(self) -> None:
         wanted = self.sandbox is not None and self.sandbox.present
         quiet = self.service.empty and not wanted and not self.server.connections and time.monotonic() - self.server.last_use >= LINGER
-        if quiet and not len(self.publisher):
+        if quiet and not len(self.publisher) and self.remove_socket(unless_asked=True):
             self.log("info", "no container and no client: leaving")
             self.shut_down()
         else:
@@ -124,17 +124,20 @@ class ContainerdServer:
         self.server.close()
         self.ended.set()
 
-    def remove_socket(self) -> None:
-        """Ours, not that of a server which has come after us."""
+    def remove_socket(self, unless_asked: bool = False) -> bool:
+        """Ours, not that of a server which has come after us. unless_asked: a `start`, which looks for us with this lock, may just have found us."""
         try:
             lock = locked(self.path.rpartition("/")[0])
             try:
+                if unless_asked and self.server.knocked():
+                    return False
                 if posix.stat(self.path).st_ino == self.inode:
                     posix.unlink(self.path)
             finally:
                 posix.close(lock)
         except OSError as error:
             self.log("debug", f"socket: {error}")
+        return True
 
     def run(self) -> None:
         self.loop.run(self.ended)

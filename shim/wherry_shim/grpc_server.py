@@ -70,8 +70,6 @@ class GrpcServer(grpc.GenericRpcHandler):
         self.loop.soon(lambda: self._begin(handler, method, payload, context, answer))
         try:
             return answer.result()
-        except ShimError as error:
-            code, text = error_status(error)
         except Exception as error:
             code, text = error_status(error)
         context.abort(_CODES.get(code, grpc.StatusCode.UNKNOWN), text)
@@ -99,6 +97,10 @@ class GrpcServer(grpc.GenericRpcHandler):
             later.fail(failed)
         later.then(end)
         context.add_callback(lambda: self.loop.soon(lambda: abandon(later)))  # the client has gone: what only waits need not
+
+    def knocked(self) -> bool:
+        """What waits to be accepted gRPC does not tell."""
+        return False
 
     def close_listener(self) -> None:
         """New calls are refused from here."""

@@ -69,6 +69,8 @@ async def create(
         prepared: "Prepared | None" = await loop.in_thread(lambda: _prepare(container, options, mounts, checkpoint))
         init = container.init
         init.streams = await stdio.open_streams(loop, init.names, namespace, container.id, init.input_closed, container.io_owner)
+        if container.abandoned:
+            raise ShimError(UNKNOWN, f"container {container.id} was deleted while it was being created")
         if prepared is None:
             container.checkpoint = checkpoint
             return
@@ -318,7 +320,10 @@ def adopt_report(process: "Process", report: Report) -> None:
     if process.streams is not None:
         process.streams.close_given()
     if process.input_closed and process.container.monitor is not None:  # CloseIO came while it was being made
-        process.container.monitor.ask(monitor.CLOSE_INPUT, process.number)
+        try:
+            process.container.monitor.ask(monitor.CLOSE_INPUT, process.number)
+        except OSError:  # it has died, and what it held with it
+            pass
 
 
 def meta(process: "Process") -> bytes:
@@ -346,13 +351,14 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     options = ExecOptions(container.root, container.id)
     options.process, options.process_name = process.spec, "process"
     options.attached, options.verb = True, "exec"
-    process.streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
+    streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
+    process.streams = streams
     try:
         report = await _known(process, options) or await _exec(loop, process, options, below=False) or await _exec(loop, process, options, below=True)
         assert report is not None
         adopt_report(process, report)
     except BaseException:
-        process.streams.close(loop)
+        streams.close(loop)  # a Delete of the container may have done it
         raise
 
 

@@ -511,6 +511,7 @@ class Service(Keeper):
         if not process.ended.done:
             process.status = STOPPED
             process.ended.set()
+        process.answer.fail(ShimError(NOT_FOUND, f"process {process.id} was deleted"))  # where one waits for it, which its monitor cannot tell any more
 
     async def shutdown(self, request: "Message") -> "Message":
         if not self._containers and not self._closing:

@@ -31,6 +31,7 @@ class Logger:
 
     def __init__(self, path: str, words: "list[str]", namespace: str, id: str, terminal: bool) -> None:
         self.outputs: "list[int]" = []
+        self.ready = -1
         readers: "list[int]" = []
         try:
             for _ in range(2):
@@ -40,6 +41,11 @@ class Logger:
             self.ready, ready = posix.pipe2(posix.O_CLOEXEC)
             readers.append(ready)
             self.pid = _spawn(path, words, readers, {"CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace})
+        except BaseException:
+            for fd in (*self.outputs, self.ready):
+                if fd >= 0:
+                    posix.close(fd)
+            raise
         finally:
             for fd in readers:
                 posix.close(fd)

@@ -11,6 +11,7 @@ its reply is dropped. Bad input costs the sender an error or its connection, nev
 import _socket
 import errno
 import posix
+import select
 from _struct import Struct
 from time import monotonic
 
@@ -115,6 +116,7 @@ class Server:
                 self._rest(listener, error)
                 return
             peer = _socket.socket(fileno=descriptor)
+            self.last_use = monotonic()
             if may_connect(peer):
                 self.connections.add(Connection(self, peer))
             else:
@@ -126,6 +128,10 @@ class Server:
         self.log("error", f"ttrpc: accept: {error}")
         self.loop.unwatch(listener.fileno())
         self.loop.timer(0.1, lambda: self.loop.watch(listener.fileno(), self._accept) if self._listener is listener else None)
+
+    def knocked(self) -> bool:
+        """Somebody has connected, and is not accepted yet."""
+        return self._listener is not None and bool(select.select([self._listener], [], [], 0)[0])
 
     def close_listener(self) -> None:
         if self._listener is not None:

@@ -158,6 +158,8 @@ class Zygote:
         except BlockingIOError:
             posix.unlink(self.path)
             return True
+        except (OSError, ValueError, StructError):
+            return False  # somebody has asked, in whatever words
         finally:
             self._listener.settimeout(IDLE)
             posix.close(lock)

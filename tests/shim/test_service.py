@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,17 @@ import pytest
 
 from harness.bundle import Bundle
 from wherry.container import execute
-from wherry_shim.errors import ALREADY_EXISTS, FAILED_PRECONDITION, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, UNIMPLEMENTED, UNKNOWN
+from wherry_shim import keeper, processes, rootfs
+from wherry_shim.errors import (
+    ALREADY_EXISTS,
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    ShimError,
+)
 
 from .driver import Server, shell, spec
 
@@ -375,3 +386,39 @@ def test_where_hooks_run(server: Server, bundle: Bundle, place: Path) -> None:
     assert (place / "where").read_text() == f"{bundle.path}\n"
     monitor = server.monitor("a")
     assert monitor is not None and os.readlink(f"/proc/{monitor.pid}/cwd") == "/"
+
+
+def test_a_delete_while_the_root_filesystem_is_mounted(server: Server, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no monitor yet that could be told: the create gives up as soon as it hears of it."""
+    bundle.save()
+    mounted = threading.Event()
+    monkeypatch.setattr(rootfs, "mount_all", lambda *_: mounted.wait(10))
+    create = server.begin("Create", id="a", bundle=str(bundle.path))
+    delete = server.begin("Delete", id="a")
+    server.loop.step(0.05)
+    assert not create.done and not delete.done
+    mounted.set()
+    assert server.finish(delete)["exit_status"] == 137
+    with pytest.raises(ShimError, match="deleted while it was being created"):
+        server.finish(create)
+    assert server.service.empty
+    assert server.topics() == []
+
+
+def test_a_delete_while_an_exec_is_started(server: Server, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Start is answered, though nobody is left who could tell how it went."""
+    make(server, bundle)
+    server.call("Start", id="a")
+    server.call("Exec", id="a", exec_id="e", spec=spec("sleep", "1000"), stdout=str(place / "out"))
+    (place / "out").touch()
+    monkeypatch.setattr(processes, "_ask", lambda *_, **__: None)  # the monitor never gets it
+    monkeypatch.setattr(keeper, "_EXECS_S", 0.1)
+    start = server.begin("Start", id="a", exec_id="e")
+    monitor = server.monitor("a")
+    assert monitor is not None
+    monitor.on_end = lambda: None  # nor is its end heard of in time
+    server.call("Kill", id="a", signal=9)
+    server.until(lambda: server.call("State", id="a")["status"] == STOPPED)
+    server.call("Delete", id="a")
+    with pytest.raises(ShimError, match="process e was deleted"):
+        server.finish(start)

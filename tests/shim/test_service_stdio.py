@@ -315,3 +315,13 @@ def test_the_owner_of_the_fifos(server: Server, bundle: Bundle, fifos: Fifos) ->
     server.call("Start", id="a")
     assert server.call("Wait", id="a")["exit_status"] == 3
     assert read_to_end(server, out) == b"again\n"
+
+
+def test_a_logging_program_that_is_not_there(server: Server, bundle: Bundle, place: Path) -> None:
+    """Whatever was opened for it is closed again."""
+    bundle.save()
+    before = sorted(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        error = server.refused("Create", id="a", bundle=str(bundle.path), stdout=f"binary://{place}/none")
+        assert f"failed to start the logging binary {place}/none" in error.text
+    assert sorted(os.listdir("/proc/self/fd")) == before
