@@ -211,10 +211,12 @@ class Exit(_message.Message):
     def __init__(self, run: _Optional[int] = ..., status: _Optional[int] = ..., signal: _Optional[int] = ..., oom: _Optional[bool] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., exited_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StartRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "run")
     ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    run: int
+    def __init__(self, id: _Optional[str] = ..., run: _Optional[int] = ...) -> None: ...
 
 class StopRequest(_message.Message):
     __slots__ = ("id", "grace", "signal")

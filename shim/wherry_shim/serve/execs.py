@@ -151,10 +151,12 @@ class Execs:
         run = self.get(one, exec_id)
         while not run.ended and run.id in one.execs:
             await self._supervisor.engine.kill_tree(one.id, exec_id)
-            try:
-                await asyncio.wait_for(run.changed(), 5)
-            except TimeoutError:
-                raise refusals.does_not_end(f"{one.id}, exec {exec_id},") from None
+            deadline = time.monotonic() + 5
+            while not run.ended and run.id in one.execs:
+                try:
+                    await asyncio.wait_for(run.changed(), deadline - time.monotonic())
+                except TimeoutError:
+                    raise refusals.does_not_end(f"{one.id}, exec {exec_id},") from None
         await self.let_go(one, run)
         return run.record.exit
 

@@ -86,7 +86,7 @@ class Hearing:
             one.save()
 
     def _started(self, one: Managed, event: Message) -> None:
-        self.started(one, event["pid"], time.time_ns())
+        self.started(one, event["pid"], one.asked_at or time.time_ns())
 
     def started(self, one: Managed, pid: int, at: int) -> None:
         run = one.run

@@ -111,6 +111,8 @@ class Managed(Changes):
         self.probe: asyncio.Task[None] | None = None
         self.ends: tuple[int, int, int] = (0, 0, 0)
         """Run, and how long its outputs had become when it had ended."""
+        self.asked_at = 0
+        """When it was to start: before it has ended in any case."""
         self.begun: Run | None = None
         """The run as it was when it had just been started: what who asked for the start is told, however short it is."""
         self.dirty = False

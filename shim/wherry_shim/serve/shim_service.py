@@ -43,7 +43,7 @@ class ShimService(ShimServicer):
 
     async def Start(self, request: Any, context: Any) -> Any:
         one = self._supervisor.ours(request.id)
-        await self._supervisor.start_container(one)
+        await self._supervisor.start_container(one, request.run)
         return messages.container_message(one, one.begun)
 
     async def Stop(self, request: Any, context: Any) -> Any:

@@ -13,6 +13,7 @@ Everything here is of asyncio's thread. `turn` of a container is held by what ta
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
@@ -79,7 +80,7 @@ class Supervisor:
     def __init__(self, engine: Engine, data: str, log: Log) -> None:
         self.engine, self.data, self.log = engine, Path(data), log
         self.directory = self.data / "containers"
-        self.events = EventLog(self.data / "events", log)
+        self.events = EventLog(self.data / "events", log, *bounds(os.environ.get("WHERRY_SERVE_EVENTS", "")))
         self.table: dict[str, Managed] = {}
         self.removed: OrderedDict[str, tuple[int, Exit | None]] = OrderedDict()
         """Who came too late for the end finds it here: sequence of the removal, the last exit."""
@@ -245,11 +246,14 @@ class Supervisor:
 
     # ---- start, stop, kill
 
-    async def start_container(self, one: Managed) -> None:
-        await self.through(self._start(one))
+    async def start_container(self, one: Managed, run: int = 0) -> None:
+        await self.through(self._start(one, run))
 
-    async def _start(self, one: Managed) -> None:
+    async def _start(self, one: Managed, run: int) -> None:
+        """run: where it has begun already, who asks has not had the answer."""
         async with one.turn:
+            if run and (run < one.run.run or (run == one.run.run and one.phase != records.CREATED)):
+                return
             if one.phase not in (records.CREATED, records.STOPPED, records.WAITING):
                 raise refusals.wrong_phase("start", one.id, one.phase)
             if one.asked.desired != records.RUNNING:
@@ -263,7 +267,7 @@ class Supervisor:
             await self.run_again(one)
 
     async def call_start(self, one: Managed) -> None:
-        one.run.step = "start"
+        one.run.step, one.asked_at = "start", time.time_ns()
         one.save()
         try:
             await self.engine.call("Start", {"id": one.id})
@@ -392,9 +396,9 @@ class Supervisor:
         if one.phase == records.WAITING:
             self.hearing.settle(one)
         exit = one.run.exit
-        self.tell(one, "deleted", exit=records.to_dict(exit) if exit else None)
         one.cancel()
-        one.gone = True
+        one.gone = True  # no record knows of the event: a server that is killed before the files are gone finds it in the log
+        self.tell(one, "deleted", exit=records.to_dict(exit) if exit else None)
         self.table.pop(one.id, None)
         self.remember(one.id, one.run.sequence, exit)
         await asyncio.to_thread(one.place.remove)
@@ -492,3 +496,8 @@ class Supervisor:
             if not one.asked.probe.args:
                 raise refusals.refuse(StatusCode.FAILED_PRECONDITION, f"container {one.id} has no probe", "give it one (Update)")
         return None
+
+
+def bounds(text: str) -> list[int]:
+    """Of the event log: bytes of it, and of a segment; how many events a subscriber may be behind, and for how many seconds."""
+    return [int(word) for word in text.split(",") if word.isdecimal()]
