@@ -50,7 +50,11 @@ KNOWN = [
     ("crun", r'places /\S+: "41777 (.*)" -> "4[01][0-7]{3} \1"', "without a mode in its options, a tmpfs has the one of its target, as under runc"),
     ("crun", r"environ: (\[.*)\] -> \1, \"HOME=/\"\]", "who is not in /etc/passwd has / as its home, as under runc"),
     ("crun", r"mounts /[a-z/]+\d?( #\d)? propagation: \+shared", "the option `rshared` asks for it, as under runc"),
-    ("crun", r"mounts /\S+ options:( [-+](nosuid|nodev|noexec))+", "of two options that contradict the last one counts, as under runc"),
+    (
+        "crun",
+        r"mounts /\S+( #\d)? options:( [-+](nosuid|nodev|noexec|nodiratime|noatime|relatime))+",
+        "of two options that contradict the last one counts, and strictatime above noatime above relatime, as under runc",
+    ),
     ("crun", r"mounts /(proc|sys)/\S+ options:( \+nodev)?( \+noexec)?( \+nosuid)?", "what is made read-only keeps the other flags of its mount, as under runc"),
     ("crun", r"mounts /dev/shm options: \+nodev \+noexec \+nosuid", "the options of a bind mount are those that the configuration has, as under runc"),
     ("crun", r'traces .*: "-rwx------ (\d+:\d+)" -> "-rw-r--r-- \1"', "the file that a missing target of a bind mount becomes is no program, and anybody may read it: 0644"),

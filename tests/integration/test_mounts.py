@@ -68,6 +68,17 @@ def test_relative_source_is_below_the_bundle(runtime: Runtime, bundle: Bundle) -
     assert runtime.output(bundle, "cat /beside/file") == "beside"
 
 
+def test_relative_paths_may_lead_above_the_bundle(runtime: Runtime, bundle: Bundle, source: Path) -> None:
+    """A directory of the same name in the bundle is not the one that is meant."""
+    (bundle.path / "source").mkdir()
+    os.rename(bundle.rootfs, bundle.path.parent / "above")
+    (bundle.path / "above").mkdir()
+    bundle.config["root"]["path"] = "../above"
+    bundle.mount("/mnt", "../source", "bind", ["bind"])
+    assert runtime.output(bundle, "cat /mnt/file") == "from outside"
+
+
+
 @pytest.mark.parametrize("kind", ["bind", "none", "", "ext4", None])
 def test_bind_is_said_by_the_options_not_by_the_type(runtime: Runtime, bundle: Bundle, source: Path, kind: str | None) -> None:
     bundle.mount("/data", source, kind, ["bind"])

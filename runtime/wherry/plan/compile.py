@@ -138,7 +138,7 @@ class Job:
         """A host path as a template: relative ones are relative to the bundle."""
         if "\1" in path:
             raise ConfigError("a path may not hold the control character U+0001", code="WHERRY-CONFIG-PATH", pointer=place)
-        return mounts.clean(path) if path[:1] == "/" else f"{self.bundle}{mounts.clean(path)}"
+        return mounts.clean(path) if path[:1] == "/" else f"{self.bundle}{mounts.relative(path)}"
 
 
 def kernel_version(release: str) -> "tuple[int, int]":
@@ -199,7 +199,7 @@ def claim(job: Job) -> None:
 
 def rootfs_json(job: Job) -> str:
     path: str = job.config["root"]["path"]
-    return quote(job.rootfs)[1:-1] if path[:1] == "/" else f"{job.bundle_json}{quote(mounts.clean(path))[1:-1]}"
+    return quote(job.rootfs)[1:-1] if path[:1] == "/" else f"{job.bundle_json}{quote(mounts.relative(path))[1:-1]}"
 
 
 def state_file(job: Job) -> str:

@@ -131,6 +131,17 @@ _TIMES = ("noatime", "relatime", "strictatime", "nodiratime")
 _NOT = {"atime": "noatime", "diratime": "nodiratime", "norelatime": "relatime", "nostrictatime": "strictatime"}
 
 
+def relative(path: str) -> str:
+    """The same for what is below a place that is not known yet: a ".." that leads above it stays, behind a slash as all of it."""
+    parts: "list[str]" = []
+    for part in path.split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
 def _times(options: "list[str]") -> int:
     """When accesses are to be noted, as mount(2) has it: of several ways strictatime counts, else noatime. -1: none of the four options
     stands in the end, `atime` alone says nothing, and a bind keeps its source's ways."""

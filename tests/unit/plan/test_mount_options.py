@@ -219,7 +219,16 @@ def test_what_cannot_have_mappings(kind: str, option: str) -> None:
 
 @pytest.mark.parametrize(
     ("source", "shown"),
-    [("/a//b/./c/../d/", "/a/b/d"), ("rel", "<bundle>/rel"), ("./x/../y", "<bundle>/y"), (".", "<bundle>/"), ("/", "/")],
+    [
+        ("/a//b/./c/../d/", "/a/b/d"),
+        ("rel", "<bundle>/rel"),
+        ("./x/../y", "<bundle>/y"),
+        ("../x", "<bundle>/../x"),
+        ("a/../../../x/./y", "<bundle>/../../x/y"),
+        (".", "<bundle>/"),
+        ("/../x", "/x"),
+        ("/", "/"),
+    ],
 )
 def test_sources(source: str, shown: str) -> None:
     assert steps(plan(with_mounts(bind("bind", source=source))), "OPEN_TREE")[1].fields["source"] == shown
