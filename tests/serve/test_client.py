@@ -2,11 +2,14 @@
 """wherry_shim.client on a real server, which dies and comes back: blocking and asyncio see pauses, and nothing else."""
 
 import asyncio
+import dataclasses
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import grpc
 import pytest
@@ -15,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from harness.bundle import Bundle
 from wherry_shim.client import (
+    TLS,
     AlreadyExists,
     Channel,
     Client,
@@ -22,15 +26,19 @@ from wherry_shim.client import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     Probe,
     Refused,
     RestartPolicy,
     Status,
+    Unauthenticated,
     When,
     aio,
 )
 
+from .certificates import Authority
 from .driver import Server
+from .people import Ctl
 
 pytestmark = pytest.mark.requires("root")
 HOLD = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
@@ -202,6 +210,44 @@ def test_restarts_and_health(client: Client, bundle: Bundle) -> None:
     assert first.exit is not None and first.exit.reason == "unhealthy"
     client.stop("a", grace=0.2)
     assert client.wait("a", stopped=True).reason == "stopped"
+
+
+def test_tcp_with_certificates(make_server: Callable[..., Server], bundle: Bundle, place: Path) -> None:
+    authority, foreign = Authority(place / "ca"), Authority(place / "foreign", "foreign")
+    authority.sign("server", "DNS:wherry.example")
+    authority.sign("alice")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{one.getsockname()[1]}"
+    files = ["--tls-cert", authority.certificate("server"), "--tls-key", authority.key("server"), "--tls-client-ca", authority.certificate("ca")]
+    server = make_server("--allow", "alice=read", *files)
+    server.listen.append(address)
+    server.start()
+    bundle.save()
+    tls = TLS(authority.certificate("ca"), authority.certificate("alice"), authority.key("alice"), "wherry.example")
+    with Client(address, tls=tls) as client:
+        assert client.version().role == "read"
+        server.restart()
+        assert client.list() == []
+        with pytest.raises(PermissionDenied) as caught:
+            client.create("a", bundle=str(bundle.path))
+        assert "--allow alice=run" in caught.value.remedy
+
+    async def ask() -> str:
+        async with aio.Client(address, tls=tls) as client:
+            return (await client.version()).role
+
+    assert asyncio.run(ask()) == "read"
+    begun = time.monotonic()
+    for wrong in (dataclasses.replace(tls, ca=foreign.certificate("foreign")), dataclasses.replace(tls, server_name="other.example")):
+        with Client(address, tls=wrong) as client, pytest.raises(Unauthenticated) as refused:
+            client.version()
+        assert "--tls-ca" in refused.value.remedy
+    assert time.monotonic() - begun < 10  # patience is for servers that are away
+    with pytest.raises(ValueError, match="mutual TLS"):
+        Client(address)
+    words = ["--address", address, "--tls-ca", tls.ca, "--tls-cert", tls.certificate, "--tls-key", tls.key, "--tls-name", "wherry.example"]
+    assert "your role      read" in Ctl(server).run(*words, "version")
 
 
 def test_a_generic_client_lists_and_calls(server: Server, bundle: Bundle) -> None:

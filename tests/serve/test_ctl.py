@@ -261,6 +261,16 @@ def test_a_terminal_that_is_none(ctl: Ctl, bundle: Bundle) -> None:
     assert "/dev/pts" in done.stdout and done.returncode == 3
 
 
+def test_stats_that_are_drawn_anew(ctl: Ctl, bundle: Bundle, terminals: list[Terminal]) -> None:
+    bundle.shell(HOLD).save()
+    ctl.run("run", "-d", "--name", "a", str(bundle.path))
+    terminals.append(at := ctl.at_a_terminal("stats", "--interval", "200ms"))
+    at.until("MEMORY")
+    assert "a" in at.until("KiB") + at.until("KiB")
+    at.type("\x03")
+    assert at.end() == 130
+
+
 def test_completion(ctl: Ctl, bundle: Bundle) -> None:
     bundle.save()
     ctl.run("create", "--name", "alpha", str(bundle.path))

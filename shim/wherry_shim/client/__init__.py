@@ -19,6 +19,7 @@ from wherry_shim.client.errors import NotFound as NotFound
 from wherry_shim.client.errors import PermissionDenied as PermissionDenied
 from wherry_shim.client.errors import Refused as Refused
 from wherry_shim.client.errors import ResourceExhausted as ResourceExhausted
+from wherry_shim.client.errors import Unauthenticated as Unauthenticated
 from wherry_shim.client.errors import Unavailable as Unavailable
 from wherry_shim.client.types import TLS as TLS
 from wherry_shim.client.types import Channel as Channel

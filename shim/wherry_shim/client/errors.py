@@ -21,6 +21,8 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 DETAILS = "grpc-status-details-bin"
+HANDSHAKE = ("handshake failed", "verification check failed")  # grpcio's words: asking again would not help
+TRUST = "check who signs the server's certificate, its name, and yours: --tls-ca, --tls-name, --tls-cert"
 BROKEN = "Internal error from Core"  # what grpc.aio says to a write on a connection that has just gone
 
 
@@ -108,6 +110,9 @@ def of_rpc(error: grpc.RpcError) -> Refused:
     if code == "INTERNAL" and message.startswith(BROKEN):
         code, message = "UNAVAILABLE", "the connection broke off"
     facts: dict[str, object] = {"code": code}
+    if code == "UNAVAILABLE" and any(words in message.lower() for words in HANDSHAKE):
+        code = "UNAUTHENTICATED"
+        facts = {"code": code, "remedy": TRUST}
     for key, value in getattr(error, "trailing_metadata", lambda: ())() or ():
         if key == DETAILS and isinstance(value, bytes):
             facts.update(read_details(value))
