@@ -4,7 +4,7 @@
 #
 #   tests/tools/run-tests.sh SUITE...
 #
-#   lint      ruff, mypy, import floors, house rules (sizes, licence lines, plan numbers)
+#   lint      ruff, mypy, import floors, house rules (sizes, licence lines, plan numbers), generated stubs
 #   unit      tests/unit, no privileges needed
 #   c         csrc/tests under AddressSanitizer and UndefinedBehaviorSanitizer
 #   front     tests/integration with the front; python: the same with WHERRY_FRONT=off
@@ -54,7 +54,7 @@ suite_lint() {
   heading lint
   local file=$reports/lint.json check
   rm -f "$file"
-  for check in ruff mypy imports house; do
+  for check in ruff mypy imports house stubs; do
     if tests/tools/lint.sh "$check"; then count single "$file" "lint: $check" passed; else count single "$file" "lint: $check" failed; fi
   done
 }
