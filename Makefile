@@ -35,8 +35,9 @@ test: setup ## everything that this machine can do: guest and engines are skippe
 test-v2: setup ## tests/integration on a pure cgroup v2 host, in User-mode Linux
 	$(RUN) v2
 
-fuzz: ## every target of libFuzzer for N seconds (60)
+fuzz: ## every target of libFuzzer for N seconds (60), and those of the shim's readers
 	tests/tools/fuzz.sh $(N)
+	$(VENV)/bin/python tests/tools/fuzz_shim.py $(N)
 
 man: $(VENV)/bin/wherry ## man pages in build/man
 	mkdir -p build/man
