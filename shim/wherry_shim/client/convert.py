@@ -170,6 +170,7 @@ def event(one: pb.Event) -> types.Event:
         exit=exit_of(one),
         health=HEALTHS.get(one.health, types.Health.NONE),
         restart_at=time_of(one, "restart_at"),
+        trace=one.trace,
     )
 
 

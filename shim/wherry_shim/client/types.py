@@ -124,6 +124,7 @@ class Event:
     exit: Exit | None
     health: Health
     restart_at: datetime | None
+    trace: str = ""  # traceparent of the call that the container was changed by last
 
 
 @dataclass(frozen=True, slots=True)

@@ -384,7 +384,7 @@ class SubscribeRequest(_message.Message):
     def __init__(self, cursor: _Optional[str] = ..., from_oldest: _Optional[bool] = ..., ids: _Optional[_Iterable[str]] = ..., types: _Optional[_Iterable[str]] = ..., no_follow: _Optional[bool] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("cursor", "time", "id", "type", "run", "exec_id", "pid", "exit", "health", "restart_at")
+    __slots__ = ("cursor", "time", "id", "type", "run", "exec_id", "pid", "exit", "health", "restart_at", "trace")
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -395,6 +395,7 @@ class Event(_message.Message):
     EXIT_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     RESTART_AT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     cursor: str
     time: _timestamp_pb2.Timestamp
     id: str
@@ -405,7 +406,8 @@ class Event(_message.Message):
     exit: Exit
     health: Health
     restart_at: _timestamp_pb2.Timestamp
-    def __init__(self, cursor: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., id: _Optional[str] = ..., type: _Optional[str] = ..., run: _Optional[int] = ..., exec_id: _Optional[str] = ..., pid: _Optional[int] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., health: _Optional[_Union[Health, str]] = ..., restart_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    trace: str
+    def __init__(self, cursor: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., id: _Optional[str] = ..., type: _Optional[str] = ..., run: _Optional[int] = ..., exec_id: _Optional[str] = ..., pid: _Optional[int] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., health: _Optional[_Union[Health, str]] = ..., restart_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("id", "follow", "stdout_offset", "stderr_offset", "tail", "no_stdout", "no_stderr")

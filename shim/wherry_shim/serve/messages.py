@@ -216,4 +216,5 @@ def event_message(line: bytes, cursor: str) -> Any:
         exit=exit_message(records.from_dict(Exit, exit)) if exit else None,
         health=HEALTH.get(event.get("health", ""), pb.HEALTH_UNSPECIFIED),
         restart_at=timestamp(event.get("restart_at", 0)),
+        trace=event.get("trace", ""),
     )
