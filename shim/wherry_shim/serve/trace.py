@@ -28,10 +28,7 @@ def enter(given: str) -> str:
     found = _FORM.fullmatch(given)
     span = secrets.token_hex(8)
     good = found is not None and found[1] != "ff" and not (found[1] == "00" and found[5]) and int(found[2], 16) and int(found[3], 16)
-    if found is None or not good:
-        here = f"00-{secrets.token_hex(16)}-{span}-00"
-    else:
-        here = f"00-{found[2]}-{span}-{found[4]}"
+    here = f"00-{found[2]}-{span}-{found[4]}" if found is not None and good else f"00-{secrets.token_hex(16)}-{span}-00"
     _current.set(here)
     _given.set(bool(good))
     return here
