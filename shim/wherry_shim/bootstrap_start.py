@@ -101,6 +101,8 @@ def main(arguments: Arguments) -> int:
 def wishes(config: str) -> "tuple[str, str]":
     """What annotations say: with whom a container shares its server ("" = with nobody), and which protocol containerd is to speak."""
     data = read_file(config)
+    if not data and not _exists(config):  # a sandbox of containerd 2
+        return "", "ttrpc"
     if not data:
         raise UsageError(f"cannot read {config} in {posix.getcwd()}")
     if not any(name.encode() in data for name in (*GROUPS, PROTOCOL)):
@@ -115,6 +117,14 @@ def wishes(config: str) -> "tuple[str, str]":
     if protocol not in ("ttrpc", "grpc"):
         raise UsageError(f"annotation {PROTOCOL}: {protocol!r} is neither ttrpc nor grpc")
     return next((str(annotations[name]) for name in GROUPS if annotations.get(name)), ""), protocol
+
+
+def _exists(path: str) -> bool:
+    try:
+        posix.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def socket_path(directory: str, address: str, namespace: str, group: str) -> str:

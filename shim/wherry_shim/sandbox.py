@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sandbox service, for containerd 2 where CRI is told `sandboxer = "shim"`: the pod is this server, and needs no pause container.
 
-A sandbox here holds no namespaces of its own: the network's is the engine's (netns_path), all others are made by the pod's containers. It is ready
-from StartSandbox to StopSandbox, and its pid is the server's.
+The pod's containers join the namespaces of the process whose pid StartSandbox answers: that is the server's holder (holder.py), which is there from
+StartSandbox to StopSandbox.
 """
 
 import posix
@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from wherry_shim.holder import Holder, Pod
 
     Message = dict[str, Any]
 
@@ -39,6 +41,7 @@ METHODS = {
 MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386", "ppc64le": "ppc64le", "riscv64": "riscv64", "s390x": "s390x"}
 """As Go names them."""
 
+_SIGKILL = 9
 CREATED, READY, STOPPED = "SANDBOX_NOTREADY created", "SANDBOX_READY", "SANDBOX_NOTREADY"
 
 
@@ -54,6 +57,9 @@ class Sandbox:
         self.loop, self._is_empty, self._shut_down = loop, is_empty, shut_down
         self._id, self._state, self._ended = "", "", Later()
         self._created: Message = {}
+        self._pod: "Pod | None" = None
+        self._holder: "Holder | None" = None
+        self._watched = -1
 
     @property
     def present(self) -> bool:
@@ -89,14 +95,35 @@ class Sandbox:
     async def _create(self, request: "Message") -> "Message":
         if self._state:
             raise ShimError(ALREADY_EXISTS, f"sandbox {self._id}")
+        from wherry_shim.holder import Pod
+
+        self._pod = Pod(request)
         self._id, self._state = request["sandbox_id"], CREATED
         return {}
 
     async def _start(self, request: "Message") -> "Message":
         if self._state != CREATED:
             raise ShimError(FAILED_PRECONDITION, f"sandbox {self._id} was started before")
+        from wherry_shim.holder import Holder
+
+        assert self._pod is not None
+        self._holder = Holder(self._pod)
+        self._watched = posix.pidfd_open(self._holder.pid)
+        self.loop.watch(self._watched, lambda _: self._end(128 + _SIGKILL))
         self._state, self._created = READY, now()
-        return {"pid": posix.getpid(), "created_at": self._created}
+        return {"pid": self._holder.pid, "created_at": self._created}
+
+    def _end(self, status: int) -> None:
+        """Stopped, or its holder was killed."""
+        if self._watched >= 0:
+            self.loop.unwatch(self._watched)
+            posix.close(self._watched)
+            self._watched = -1
+        if self._holder is not None:
+            self._holder.end()
+        if self._state != STOPPED:
+            self._state = STOPPED
+            self._ended.set({"exit_status": status, "exited_at": now()})
 
     async def _platform(self, request: "Message") -> "Message":
         machine = posix.uname().machine
@@ -104,9 +131,7 @@ class Sandbox:
 
     async def _stop(self, request: "Message") -> "Message":
         """Its containers are stopped, each by its own calls, before."""
-        if self._state != STOPPED:
-            self._state = STOPPED
-            self._ended.set({"exit_status": 0, "exited_at": now()})
+        self._end(0)
         return {}
 
     async def _wait(self, request: "Message") -> "Message":
@@ -114,7 +139,7 @@ class Sandbox:
         return answer
 
     async def _status(self, request: "Message") -> "Message":
-        answer = {"sandbox_id": self._id, "pid": posix.getpid(), "state": self._state.split()[0], "created_at": self._created or None}
+        answer = {"sandbox_id": self._id, "pid": self._holder.pid if self._holder else 0, "state": self._state.split()[0], "created_at": self._created or None}
         if self._state == STOPPED:
             answer["exited_at"] = self._ended.result()["exited_at"]
         return answer
