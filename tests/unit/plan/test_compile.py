@@ -93,7 +93,7 @@ def test_state_file_is_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "shown"), [("rootfs", "<bundle>/rootfs"), ("/abs//x/", "/abs/x"), ("../up", "<bundle>/up"), (".", "<bundle>/")]
+    ("path", "shown"), [("rootfs", "<bundle>/rootfs"), ("/abs//x/", "/abs/x"), ("../up", "<bundle>/../up"), (".", "<bundle>/")]
 )
 def test_rootfs(path: str, shown: str) -> None:
     found = plan(config(root__path=path))
