@@ -27,8 +27,8 @@ from wherry_shim.errors import UNKNOWN, ShimError
 DOMAIN = "wherry"
 DETAILS_KEY = "grpc-status-details-bin"
 NUMBERS: dict[int, StatusCode] = {code.value[0]: code for code in StatusCode}
-TEXT_LIMIT = 1500
-"""Metadata has 8 KiB: what is longer would be lost as a whole."""
+TEXT_LIMIT = 1000
+"""In bytes. Metadata has 8 KiB, and the text is in it twice: what is longer would be lost as a whole."""
 
 REASONS = {
     StatusCode.NOT_FOUND: "WHERRY-STATE-NOT-FOUND",
@@ -119,14 +119,14 @@ def status_of(refusal: Refusal) -> Status:
 
 
 def _details(refusal: Refusal) -> list[Message]:
-    metadata = {"pointer": refusal.pointer, "remedy": refusal.remedy, **dict(list(refusal.facts.items())[:16])}
-    metadata = {name[:64]: _cut(value, 400) for name, value in metadata.items() if value}
+    metadata = {"pointer": refusal.pointer, "remedy": refusal.remedy, **dict(list(refusal.facts.items())[:8])}
+    metadata = {name[:64]: _cut(value, 300 if name in ("pointer", "remedy") else 150) for name, value in metadata.items() if value}
     found: list[Message] = [error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=metadata)]
     if refusal.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=refusal.field, description=_cut(refusal.message, 400))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=refusal.field, description=_cut(refusal.message, 200))
         found.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if refusal.resource:
-        found.append(error_details_pb2.ResourceInfo(resource_type="container", resource_name=_cut(refusal.resource, 300), description=""))
+        found.append(error_details_pb2.ResourceInfo(resource_type="container", resource_name=_cut(refusal.resource, 200), description=""))
     if refusal.retry is not None:
         delay = Duration()
         delay.FromNanoseconds(int(refusal.retry * 1e9))
@@ -141,5 +141,5 @@ def _packed(message: Message) -> AnyMessage:
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
+    data = text.encode("utf-8", "replace")
+    return data.decode() if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "…"
