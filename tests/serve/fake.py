@@ -71,12 +71,18 @@ class Fake(stubs.ShimServicer, stubs.AdminServicer):
     def Start(self, request: pb.StartRequest, context: grpc.ServicerContext) -> pb.Container:
         self.note("Start", request, context)
         one = self.find(request.id, context)
+        if request.run == one.run and one.status != pb.CREATED:
+            return one
         if one.status != pb.CREATED:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "it is not created")
         one.status = pb.RUNNING
         one.started_at.GetCurrentTime()
         self.perhaps_break("Start", context)
         return one
+
+    def Pause(self, request: pb.PauseRequest, context: grpc.ServicerContext) -> pb.Container:
+        self.note("Pause", request, context)
+        return self.find(request.id, context)
 
     def Kill(self, request: pb.KillRequest, context: grpc.ServicerContext) -> pb.KillResponse:
         self.note("Kill", request, context)

@@ -116,6 +116,9 @@ def test_start_delete_and_wait_go_on(client: Client, fake: Fake) -> None:
     fake.scripts["Subscribe"] = [[pb.Event(cursor="9", id="web", type="exit", exit=pb.Exit(run=1, status=3))]]
     client.create("web", bundle="/b")
     assert client.start("web").status is Status.RUNNING
+    assert [request.run for request in fake.said("Start")] == [1, 1]
+    with pytest.raises(FailedPrecondition):
+        client.start("web")
     assert client.wait("web").status == 3
     assert [request.run for request in fake.said("Wait")] == [1, 1]  # the run that was learned, not the one that is current then
     ended = client.delete("web")
@@ -464,7 +467,7 @@ def test_other_refusals_are_not_repeated(client: Client, fake: Fake) -> None:
     fake.refusals["List"] = (grpc.StatusCode.PERMISSION_DENIED, "no", [])
     with pytest.raises(PermissionDenied):
         client.list()
-    fake.refusals["Start"] = (grpc.StatusCode.FAILED_PRECONDITION, "no", [])
+    fake.refusals["Pause"] = (grpc.StatusCode.FAILED_PRECONDITION, "no", [])
     with pytest.raises(FailedPrecondition):
-        client.start("web")
+        client.pause("web")
     assert len(fake.calls) == 2

@@ -88,12 +88,9 @@ class Calls:
         return await self.start(request.id) if request.start and there.status is types.Status.CREATED else there
 
     async def start(self, id: str) -> types.Container:
-        try:
-            return convert.container(await self._ask("Start", pb.StartRequest(id=id)))
-        except FailedPrecondition as refusal:
-            if refusal.repeated and (there := await self.get(id)).started_at is not None:
-                return there
-            raise
+        there = await self.get(id)
+        run = max(1, there.run) if there.status is types.Status.CREATED else there.run + 1  # named, it is begun once, however often it is asked for
+        return convert.container(await self._ask("Start", pb.StartRequest(id=id, run=run)))
 
     async def stop(self, id: str, *, grace: timedelta | float | None = None, signal: int = 0) -> types.Container:
         wanted = convert.duration(grace)
