@@ -13,6 +13,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,5 +112,8 @@ def v1_controllers() -> Iterator[list[str]]:
     finally:
         for place in made:
             _remove_empty(place)  # else the hierarchy outlives its mount, and every process on the host has one cgroup more
+        if made:
+            time.sleep(1)  # a cgroup that has been removed is one for a moment longer
+        for place in made:
             _libc.umount2(bytes(place), MNT_DETACH)
             place.rmdir()

@@ -60,6 +60,7 @@ def run(checkout: Path, runtime: Path, place: Path, group: str, only: str | None
     words = environment(runtime, place)
     text, alone = "", False
     while rest:
+        first = rest[0]
         wanted = ["--filter", exactly(rest[0])] if alone else ["--filter", only] if only else []
         outcome = terminal.run(["bats", "--tap", *wanted, str(file)], words, checkout, CASE_SECONDS + (0 if alone else SECONDS_EACH * len(rest)))
         text += outcome.text
@@ -67,7 +68,7 @@ def run(checkout: Path, runtime: Path, place: Path, group: str, only: str | None
         for case in tap.parse(outcome.text)[1]:
             yield case
             rest = [name for name in rest if name != case.name]
-        if rest and (outcome.status < 0 or alone or outcome.status > 1):
+        if rest and (first in rest if alone else outcome.status < 0 or outcome.status > 1):
             yield tap.Case(rest.pop(0), "died", ["its time was up" if outcome.status < 0 else f"bats ended with status {outcome.status}"])
         elif rest and not tap.parse(outcome.text)[1]:
             raise SystemExit(f"conformance: {file}: no verdict: {outcome.text}")

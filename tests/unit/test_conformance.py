@@ -54,6 +54,23 @@ def test_a_title_selects_itself_alone(modules: dict[str, Any], tmp_path: Path) -
     assert not re.search(modules["runc_bats"].exactly(titles[0]), "run [a b] (c/d) xzyy")
 
 
+def test_after_a_case_that_hangs_each_other_has_its_verdict(modules: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["one", "hangs", "three", "four", "ends bats"]
+    (tmp_path / "tests/integration").mkdir(parents=True)
+    (tmp_path / "tests/integration/a.bats").write_text("".join(f'@test "{name}" {{\n}}\n' for name in names))
+    outcome = modules["terminal"].Outcome
+
+    def run(command: list[str], *_: object) -> Any:
+        wanted = command[command.index("--filter") + 1][1:-1] if "--filter" in command else ""
+        if not wanted:
+            return outcome("1..5\nok 1 one\n", -1, 1.0)
+        return outcome("", 1, 1.0) if wanted == "ends bats" else outcome(f"1..1\nok 1 {wanted}\n", 0, 1.0)
+
+    monkeypatch.setattr(modules["terminal"], "run", run)
+    found = modules["runc_bats"].run(tmp_path, tmp_path / "runc", tmp_path, "a", None, tmp_path / "log")
+    assert [(case.name, case.verdict) for case in found] == [(name, "died" if name in ("hangs", "ends bats") else "passed") for name in names]
+
+
 @pytest.mark.parametrize(
     ("text", "status", "verdict"),
     [
