@@ -52,10 +52,11 @@ def run(program: bytes, kind: int, access: int, major: int, minor: int) -> int:
 @pytest.mark.parametrize(
     ("kind", "access", "major", "minor", "allowed"),
     [
-        (CHARACTER, READ | WRITE, 1, 3, 1),
-        (CHARACTER, READ | WRITE | MKNOD, 136, 77, 1),
-        (CHARACTER, READ, 10, 200, 1),
-        (BLOCK, MKNOD, 8, 0, 1),
+        *((CHARACTER, READ | WRITE | MKNOD, *numbers, 1) for numbers in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (136, 77), (10, 200))),
+        *((kind, MKNOD, 8, 77, 1) for kind in (BLOCK, CHARACTER)),
+        (CHARACTER, READ, 10, 201, 0),
+        (CHARACTER, WRITE, 5, 1, 0),
+        (CHARACTER, READ, 137, 0, 0),
         (BLOCK, READ, 8, 0, 0),
         (BLOCK, READ | MKNOD, 8, 0, 0),
         (CHARACTER, WRITE, 1, 1, 0),
