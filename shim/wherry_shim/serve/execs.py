@@ -59,6 +59,8 @@ class Execs:
             run.change()
             if isinstance(error, OSError):
                 raise refusals.of_os_error(error, str(self._supervisor.data)) from error
+            if not one.running:  # it has ended meanwhile, and its monitor with it
+                raise refusals.wrong_phase("exec in", one.id, one.phase) from error
             raise
         self.arm(one, run)
         return run

@@ -62,7 +62,7 @@ class Hearing:
         if one is None and topic == "/tasks/create":
             one = self._of_task(event)
         act = self._topics.get(topic)
-        if one is not None and act is not None:
+        if one is not None and act is not None and not one.gone:
             act(one, event)
 
     def heard_now(self, topic: str, id: str, pid: int) -> None:
@@ -196,7 +196,7 @@ class Hearing:
 
     def _deleted(self, one: Managed, event: Message) -> None:
         """By us as a part of something; else by a client of the Task service."""
-        if one.owner != SERVER and not one.gone:
+        if one.owner != SERVER:
             one.gone = True
             self._supervisor.tell(one, "deleted")
             self._supervisor.table.pop(one.id, None)

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from wherry.oci.config import load
-from wherry_shim.serve import records
+from wherry_shim.serve import records, trace
 from wherry_shim.serve.records import Asked, ExecRecord, Exit, Run
 
 SERVER, TASK = "", "task"
@@ -100,11 +100,22 @@ class ExecAsked:
     timeout: float = 0.0
 
 
+class Turn(asyncio.Lock):
+    """`cause`: the trace of the call that had it last, where its client had one."""
+
+    cause = ""
+
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        self.cause = trace.given() or self.cause
+        return True
+
+
 class Managed(Changes):
     def __init__(self, asked: Asked, run: Run, directory: Path, owner: str = SERVER) -> None:
         super().__init__()
         self.asked, self.run, self.place, self.owner = asked, run, Place(directory), owner
-        self.turn = asyncio.Lock()
+        self.turn = Turn()
         self.execs: dict[str, ManagedExec] = {}
         self.timer: asyncio.TimerHandle | None = None
         self.killer: asyncio.TimerHandle | None = None
@@ -116,7 +127,6 @@ class Managed(Changes):
         self.begun: Run | None = None
         """The run as it was when it had just been started: what who asked for the start is told, however short it is."""
         self.dirty = False
-        self.removing = False
         self.gone = False
 
     @property

@@ -171,6 +171,8 @@ class Supervisor:
     def tell(self, one: Managed, type: str, at: int = 0, **fields: Any) -> None:
         """Event, then record, then who waits."""
         event = {"id": one.id, "type": type, "time": at or time.time_ns(), "run": one.run.run, **fields}
+        if one.turn.cause:
+            event["trace"] = one.turn.cause
         one.run.sequence = self.events.append(event)
         one.save()
         one.change()
@@ -236,10 +238,13 @@ class Supervisor:
         await self.engine.call("Create", {"id": one.id, "bundle": asked.bundle, "rootfs": asked.mounts, **names})
 
     async def undo_create(self, one: Managed) -> None:
+        """Of what nobody was told of nothing more is told."""
+        if one.phase != records.CREATING:
+            await self.finish_delete(one)
+            return
         one.cancel()
-        one.removing = True
-        await self._remove_from_host(one)
         one.gone = True
+        await self._remove_from_host(one)
         await asyncio.to_thread(one.place.remove)
         self.table.pop(one.id, None)
         one.change()
@@ -294,12 +299,13 @@ class Supervisor:
                 one.save()
                 await self._ask_to_end(one, signal if one.running and grace > 0 else _SIGKILL)
 
-    async def _ask_to_end(self, one: Managed, signal: int) -> None:
-        self.arm_killer(one)
+    async def _ask_to_end(self, one: Managed, signal: int, everyone: bool = False) -> None:
+        if one.run.kill_at:
+            self.arm_killer(one)
         try:
             if one.paused and signal != _SIGKILL:
                 await self.engine.call("Resume", {"id": one.id})
-            await self.engine.call("Kill", {"id": one.id, "signal": signal, "all": signal == _SIGKILL})
+            await self.engine.call("Kill", {"id": one.id, "signal": signal, "all": everyone})
         except ShimError as error:
             if error.code != NOT_FOUND:
                 raise
@@ -309,11 +315,12 @@ class Supervisor:
         if one.killer is not None:
             one.killer.cancel()
         seconds = max(0.0, one.run.kill_at / 1e9 - time.time())
-        one.killer = asyncio.get_running_loop().call_later(seconds, lambda: self.spawn(self._kill_now(one)))
+        run = one.run.run
+        one.killer = asyncio.get_running_loop().call_later(seconds, lambda: self.spawn(self._kill_now(one, run)))
 
-    async def _kill_now(self, one: Managed) -> None:
-        if not one.ended:
-            await self.engine.call("Kill", {"id": one.id, "signal": _SIGKILL, "all": True})
+    async def _kill_now(self, one: Managed, run: int) -> None:
+        if not one.ended and one.run.run == run:
+            await self.engine.call("Kill", {"id": one.id, "signal": _SIGKILL})
 
     async def pause(self, one: Managed) -> None:
         await self.through(self.engine.call("Pause", {"id": one.id}))
@@ -386,11 +393,7 @@ class Supervisor:
         self.cancel_timer(one)
         if one.running:
             await self._end_now(one)
-        one.removing = True
-        try:
-            await self._remove_from_host(one)
-        finally:
-            one.removing = False
+        await self._remove_from_host(one)
         while one.phase == records.ENDED:  # a terminal is being drained
             await one.changed()
         if one.phase == records.WAITING:
@@ -412,14 +415,19 @@ class Supervisor:
             self.removed.popitem(last=False)
 
     async def _end_now(self, one: Managed) -> None:
+        """First it alone, whose namespace ends with it; then everybody in its cgroup."""
         one.run.intent = one.run.intent or "stopped"
-        await self._ask_to_end(one, _SIGKILL)
-        deadline = time.monotonic() + _END_S
-        while one.running and time.monotonic() < deadline:
+        pid = one.run.pid
+        for everyone in (False, True):
+            await self._ask_to_end(one, _SIGKILL, everyone)
             try:
-                await asyncio.wait_for(one.changed(), deadline - time.monotonic())
+                async with asyncio.timeout(_END_S / 2):
+                    while one.running:
+                        await one.changed()
+                return
             except TimeoutError:
-                raise refusals.does_not_end(one.id) from None
+                self.log("warning", f"process {pid} was killed and has not ended: {_state(pid)}", id=one.id)
+        raise refusals.does_not_end(one.id)
 
     async def _remove_from_host(self, one: Managed) -> None:
         """That nothing is there is no error: after a reboot, or where another server was at it."""
@@ -496,6 +504,15 @@ class Supervisor:
             if not one.asked.probe.args:
                 raise refusals.refuse(StatusCode.FAILED_PRECONDITION, f"container {one.id} has no probe", "give it one (Update)")
         return None
+
+
+def _state(pid: int) -> str:
+    """As ps shows it, and where it waits."""
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return f"{letter} {Path(f'/proc/{pid}/wchan').read_text()}"
+    except (OSError, IndexError):
+        return "gone"
 
 
 def bounds(text: str) -> list[int]:
