@@ -2,7 +2,6 @@
 """`wherry-shim`: the gRPC server (serve) and its client for people (ctl). A command is imported when it is called: ctl needs no server, --help neither."""
 
 from importlib import import_module
-from importlib.metadata import version
 
 import click
 
@@ -31,6 +30,6 @@ class Commands(click.Group):
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("wherry"), message="wherry-shim %(version)s")
+@click.version_option(package_name="wherry", message="wherry-shim %(version)s")
 def main() -> None:
     """Containers that outlive who supervises them."""

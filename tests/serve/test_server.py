@@ -202,6 +202,16 @@ def test_trace_context(server: Server) -> None:
     assert lines[0]["trace"] == answered
 
 
+def test_traces_of_events(server: Server, bundle: Bundle) -> None:
+    """What comes of a call has its trace, the end of the program included."""
+    server.create(bundle.args("true"))
+    server.shim.Start(pb.StartRequest(id="a"), metadata=(("traceparent", f"00-{TRACE}-{SPAN}-01"),))
+    server.shim.Wait(pb.WaitRequest(id="a", condition=pb.WaitRequest.STOPPED), timeout=30)
+    events = {event.type: event.trace for event in server.shim.Subscribe(pb.SubscribeRequest(from_oldest=True, no_follow=True))}
+    assert events["created"] == "" and TRACE in events["started"]
+    assert events["started"] == events["exit"] == events["stopped"]
+
+
 # ---- by whom it is started
 
 
