@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """containerd-shim-wherry-v2 by its command line: which address it prints to which containerd, who shares a server, what a dead server leaves."""
 
+import contextlib
 import json
 import os
 import re
@@ -227,6 +228,20 @@ def test_a_log_nobody_reads_blocks_nobody(shim: Callable[..., Shim], reader: boo
     assert one.pid == pid
     if reader:
         os.close(hold)
+
+
+def test_what_does_not_fit_into_the_log_is_dropped() -> None:
+    """It is full, and nobody reads it: a server goes on."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, bytes(1 << 16)):
+            pass
+    script = f"import sys; sys.path[:0] = {[place for place in os.sys.path if place]!r}; from wherry_shim.containerd_server import Log; Log('a', True)('error', 'text'); print('on')"
+    done = subprocess.run([os.sys.executable, "-I", "-c", script], stdout=subprocess.PIPE, stderr=writer, timeout=30)
+    assert (done.returncode, done.stdout) == (0, b"on\n")
+    os.close(reader)
+    os.close(writer)
 
 
 @ROOT
