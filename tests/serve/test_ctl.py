@@ -2,6 +2,7 @@
 """wherry-shim ctl against a real server: what a person does, and what is said when it cannot be done."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -252,6 +253,12 @@ def test_the_terminal_is_given_back_when_the_server_never_comes_back(ctl: Ctl, s
     server.kill()
     at.type("\x10\x11")  # leaving needs no server
     assert at.end() == 0
+    server.start()
+    terminals.append(other := ctl.at_a_terminal("exec", "--no-sig-proxy", "-it", "a", "sh"))
+    other.type("echo $((40+2))\n")
+    other.until("42")
+    os.kill(other.process.pid, signal.SIGTERM)
+    assert other.end() == 128 + 15
 
 
 def test_a_terminal_that_is_none(ctl: Ctl, bundle: Bundle) -> None:

@@ -19,6 +19,7 @@ from wherry_shim.client.types import Channel, Exit
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 PIECE = select.PIPE_BUF  # what a pipe that can be written to takes at once
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 GIVE_UP = 3  # interrupts, where the process does not end of them
 
 
@@ -112,11 +113,12 @@ class Conversation:
     detach: bytes
     forward: bool = True
     interrupts: int = 0
+    ended_by: int = 0  # a signal that was for us
     left: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Future[None]] = field(default_factory=set)
 
     async def talk(self) -> Exit | None:
-        """How the process has ended; None: it was left."""
+        """How the process has ended; None: it was left, by the keys or by a signal (`ended_by`)."""
         ours = self.terminal and self.stdin and os.isatty(0)
         if self.terminal and (size := terminal_size()) and self.session.size is None:
             self.session.size = size
@@ -175,11 +177,9 @@ class Conversation:
     @contextlib.asynccontextmanager
     async def _signals(self, ours: bool) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        there: list[signal.Signals] = []
-        if self.forward:
-            there += FORWARDED
-            for number in FORWARDED:
-                loop.add_signal_handler(number, self._forward, number)
+        there = list(FORWARDED if self.forward else ENDING)
+        for number in there:
+            loop.add_signal_handler(number, self._forward if self.forward else self._end, number)
         if self.terminal:
             there.append(signal.SIGWINCH)
             loop.add_signal_handler(signal.SIGWINCH, self._resize)
@@ -196,6 +196,11 @@ class Conversation:
                 self.left.set()
                 return
         self._soon(self.session.signal(number))
+
+    def _end(self, number: int) -> None:
+        """Not at once: the terminal is given back first."""
+        self.ended_by = number
+        self.left.set()
 
     def _resize(self) -> None:
         if size := terminal_size():

@@ -23,14 +23,22 @@ no_forward = click.option("--no-sig-proxy", is_flag=True, help="signals are for 
 PASSED_ON: Any = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-def end(ctx: click.Context, work: Coroutine[Any, Any, Exit | None]) -> None:
+def end(ctx: click.Context, work: Coroutine[Any, Any, int]) -> None:
     """Runs it; ends as the process has."""
     try:
         ended = asyncio.run(work)
     except Refused as refusal:
         refusal.exit_code = status_of(refusal)  # type: ignore[attr-defined]
         raise
-    ctx.exit(ended.status & 255 if ended is not None else 0)
+    ctx.exit(ended)
+
+
+async def held(talk: Conversation) -> tuple[Exit | None, int]:
+    """How it has ended, and with what ctl ends."""
+    ended = await talk.talk()
+    if ended is not None:
+        return ended, ended.status & 255
+    return None, 128 + talk.ended_by if talk.ended_by else 0
 
 
 def status_of(refusal: Refused) -> int:
@@ -86,13 +94,14 @@ def run(
     end(ctx, _run_attached(settings, id, made, options))
 
 
-async def _run_detached(settings: Settings, id: str, made: dict[str, Any], remove: bool) -> None:
+async def _run_detached(settings: Settings, id: str, made: dict[str, Any], remove: bool) -> int:
     async with settings.aio() as client:
         container = await client.create(id, **made, start=True, auto_remove=remove)
     click.echo(container.id)
+    return 0
 
 
-async def _run_attached(settings: Settings, id: str, made: dict[str, Any], options: dict[str, Any]) -> Exit | None:
+async def _run_attached(settings: Settings, id: str, made: dict[str, Any], options: dict[str, Any]) -> int:
     """`--rm` is this command's here: an output that is still to be read is not taken away by the server."""
     async with settings.aio() as client:
         await client.create(id, **made)
@@ -105,10 +114,10 @@ async def _run_attached(settings: Settings, id: str, made: dict[str, Any], optio
             await client.delete(id, force=True)
             raise
         talk = Conversation(session, options["stdin"], options["terminal"], keys(options["detach_keys"]), not options["no_sig_proxy"])
-        ended = await talk.talk()
+        ended, status = await held(talk)
         if ended is not None and options["remove"]:
             await client.delete(id, force=True)
-        return ended
+        return status
 
 
 # ---- exec
@@ -144,14 +153,15 @@ def exec(ctx: click.Context, /, id: str, args: tuple[str, ...], stdin: bool, ter
     end(ctx, _exec(settings, id, what, keys(options["detach_keys"]), not options["no_sig_proxy"]))
 
 
-async def _exec_detached(settings: Settings, id: str, what: Exec) -> None:
+async def _exec_detached(settings: Settings, id: str, what: Exec) -> int:
     async with settings.aio() as client:
         click.echo(await client.exec_detached(id, what))
+    return 0
 
 
-async def _exec(settings: Settings, id: str, what: Exec, detach: bytes, forward: bool) -> Exit | None:
+async def _exec(settings: Settings, id: str, what: Exec, detach: bytes, forward: bool) -> int:
     async with settings.aio() as client:
-        return await Conversation(client.exec(id, what), what.stdin, what.terminal, detach, forward).talk()
+        return (await held(Conversation(client.exec(id, what), what.stdin, what.terminal, detach, forward)))[1]
 
 
 # ---- attach
@@ -171,7 +181,7 @@ def attach(ctx: click.Context, id: str, no_stdin: bool, exec_id: str, detach_key
     end(ctx, _attach(settings, id, exec_id, no_stdin, keys(detach_keys), not no_sig_proxy))
 
 
-async def _attach(settings: Settings, id: str, exec_id: str, no_stdin: bool, detach: bytes, forward: bool) -> Exit | None:
+async def _attach(settings: Settings, id: str, exec_id: str, no_stdin: bool, detach: bytes, forward: bool) -> int:
     async with settings.aio() as client:
         container = await client.get(id)
         if exec_id:
@@ -181,5 +191,5 @@ async def _attach(settings: Settings, id: str, exec_id: str, no_stdin: bool, det
         else:
             terminal, stdin, session = container.terminal, container.stdin or container.terminal, client.attach(id)
         if not exec_id and container.status is Status.STOPPED and container.exit is not None:
-            return container.exit
-        return await Conversation(session, stdin and not no_stdin, terminal, detach, forward).talk()
+            return container.exit.status & 255
+        return (await held(Conversation(session, stdin and not no_stdin, terminal, detach, forward)))[1]
