@@ -169,7 +169,7 @@ int host_record_set(int record, size_t offset, const void *value, size_t size)
 	ssize_t written = TEMP_FAILURE_RETRY(pwrite(record, value, size, (off_t)offset));
 
 	if (written < 0)
-		return -errno;
+		return errno == EBADF ? -EROFS : -errno; /* as map_record() has had to open it */
 	return (size_t)written == size ? 0 : -EIO;
 }
 
@@ -254,8 +254,10 @@ static int map_record(struct host_container *c)
 	struct stat status;
 
 	c->record = openat(c->directory, "record", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	if (c->record < 0 && errno == EROFS) /* enough for all but what changes it */
+		c->record = openat(c->directory, "record", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (c->record < 0)
-		return errno == ENOENT ? -ENODATA : -errno;
+		return errno == ENOENT ? -ENODATA : errno == EISDIR || errno == ELOOP || errno == ENXIO ? -EBADMSG : -errno;
 	if (fstat(c->record, &status) < 0)
 		return -errno;
 	if (status.st_size < (off_t)sizeof(*r) || status.st_size > MAX_RECORD)

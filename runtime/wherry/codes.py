@@ -122,6 +122,7 @@ _TABLE: "dict[tuple[str, str], dict[str, tuple[str, str]]]" = {
             "the configuration has no process, so there is nothing to start",
             "create the container from a configuration with /process",
         ),
+        "FOREIGN": ("another runtime, or a person, has made this directory below --root", "check --root; who has made it can remove it"),
         "VERSION": ("the state was written by another version of wherry", "use that version, or delete --force"),
     },
     ("STATE", "NOT_FOUND"): {"NOT-FOUND": ("there is no container of this id below --root", "check the id and --root (`wherry list`)")},

@@ -23,6 +23,10 @@ YOUNG_S = 60
 """A claimed directory without a record that is younger may belong to a create that is just at it."""
 
 
+_OURS = ("config.json", "plan", "start", "result", "record", "state.json")
+"""What a create makes in a container's directory, and temporary files, whose names begin with a dot."""
+
+
 class Finding:
     """One thing that should not be there. `done` is None until it was tried, then what happened."""
 
@@ -138,6 +142,10 @@ def _look_at_directory(container: Container, id: str, dry_run: bool) -> "Finding
     if claimed and time.time() - posix.fstat(container.directory).st_mtime < YOUNG_S:
         return None
     finding = Finding(id, "a directory without a record" if claimed else "a record that cannot be read", [])
+    alien = _alien(container)
+    if alien:
+        finding.what, finding.done = f"a directory that is not ours: {alien}", "left as it is"
+        return finding
     pid = _living(_state_file(container))
     if pid:
         finding.done = f"left: its process {pid} lives; wherry delete --force {id} ends it"
@@ -158,11 +166,24 @@ def remove_without_record(root: str, id: str) -> "list[str]":
             lock(container, "delete", id)
             if container.damage in (0, constants.WHERRY_OTHER_BUILD):  # its create was just about to write it
                 destroy(container, kill_first=True)
+            elif alien := _alien(container):
+                message = f"{root}/{id} was not made by wherry: there is {alien}"
+                raise StateError(message, code="WHERRY-STATE-FOREIGN", remedy="the runtime that has made it can delete it; check --root", id=id)
             else:
                 _destroy_by_state_file(container)
     except (FileNotFoundError, NotADirectoryError, NotFoundError):
         pass
     return []
+
+
+def _alien(container: Container) -> str:
+    """A file by which another runtime shows itself where there is no record, "" for none."""
+    if container.damage != ENODATA:
+        return ""
+    names = posix.listdir(container.directory)
+    if "state.json" in names and "startTime" not in _state_file(container):
+        return "a state.json of another kind"
+    return next((name for name in sorted(names) if name not in _OURS and name[:1] not in ".@"), "")
 
 
 def _state_file(container: Container) -> "dict[str, Any]":

@@ -6,7 +6,7 @@ of config.json. Loaded once something failed. What engines search for in these t
 """
 
 import posix
-from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, EOPNOTSUPP, EPERM, EROFS
+from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, ENOSPC, EOPNOTSUPP, EPERM, EROFS
 
 from wherry.codes import CODES
 from wherry.container.hooks import end, hook_error, os_text, wait_status
@@ -48,6 +48,8 @@ _UNSAID = ("WHERRY-LAUNCH-STEP", "WHERRY-CONFIG-MOUNT")  # codes whose remedy sa
 
 # what a person can do about the usual errors of a step, where the code has no remedy of its own
 _HINTS = {
+    ("CLAIM", ENOSPC): "make room where containers are kept, or keep them elsewhere: wherry --root DIR",
+    ("CLAIM", EROFS): "keep containers where that can be written to: wherry --root DIR",
     ("OPEN_TREE", ENOENT): "make the source on the host, or remove the mount",
     ("OPEN_NAMESPACE", ENOENT): "the process that the namespace belonged to has ended, or the path is wrong",
     ("OOM_SCORE_ADJ", EACCES): "lowering the score below the caller's needs CAP_SYS_RESOURCE",
@@ -107,9 +109,9 @@ def explain(failure: Failure, plan: bytes, setting: Setting) -> WherryError:
 
 def _step_error(failure: Failure, step: "Step | None", steps: "list[Step]", setting: Setting) -> WherryError:
     code, words = _BY_NUMBER.get(failure.error, ("WHERRY-LAUNCH-STEP", os_text(failure)))
-    words = (
-        words.replace("{value}", str(failure.value)).replace("{call}", failure.call.lower()).replace("{status}", wait_status(failure.value))
-    )
+    words = words.replace("{value}", str(failure.value)).replace("{call}", failure.call.lower())
+    if "{status}" in words:  # else it may be any number
+        words = words.replace("{status}", wait_status(failure.value))
     if step is not None:
         words = words.replace("{above}", str(step.fields.get("path"))[: failure.value])
         words = f"{setting.fill(_what(failure, step, steps, setting))}: {words}"

@@ -84,7 +84,7 @@ def bring_back(options: RestoreOptions, create: CreateOptions, before: Callable[
     made = _begin(create, prepared, interlude)
     restored = _Restored(made)
     try:
-        _run(options, create, Plan(prepared.plan), config, restored, interlude and interlude.unit)
+        _run(options, create, Plan(prepared.plan), config, restored, interlude.unit if interlude else None)
     except BaseException as error:
         made.abort()
         made.close()
