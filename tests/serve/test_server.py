@@ -10,9 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -85,6 +86,23 @@ def test_audit(make_server: Make) -> None:
     assert [entry.method.rpartition("/")[2] for entry in again] == ["Version", "Audit"]
     refusal = refused(lambda: server.admin.Audit(pb.AuditRequest(count=100000)))
     assert refusal.details["BadRequest"].field_violations[0].field == "count"  # type: ignore[attr-defined]
+
+
+def test_what_is_executed_is_written_down_at_once(server: Server, bundle: Bundle) -> None:
+    """An exec that is under way when the server is killed is in the audit log."""
+    server.run(bundle)
+    held = threading.Event()
+
+    def requests() -> Iterator[pb.ExecRequest]:
+        yield pb.ExecRequest(start=pb.ExecRequest.Start(id="a", args=["sleep", "100"]))
+        held.wait(30)
+
+    outputs = server.shim.Exec(requests())
+    assert next(outputs).started.pid
+    server.kill()
+    held.set()
+    entry = json.loads((server.data / "audit").read_text().splitlines()[-1])
+    assert (entry["method"], entry["id"], entry["status"]) == ("/wherry.shim.v1.Shim/Exec", "a", "BEGUN")
 
 
 def test_the_audit_log_is_bounded(place: Path) -> None:

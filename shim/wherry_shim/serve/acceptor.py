@@ -177,7 +177,9 @@ class Acceptor:
         connection.setblocking(False)
         peer = self._peer(connection, address)
         count = self._counts[peer.key]
-        if count >= 2 * self._limits.connections_each or len(self.peers) >= self._limits.connections:
+        strangers = sum(other.uid < 0 for other in self.peers.values()) if peer.uid < 0 else 0
+        many = len(self.peers) >= self._limits.connections or 2 * strangers >= self._limits.connections  # who has shown no certificate yet
+        if many or count >= 2 * self._limits.connections_each:
             self.refused += 1
             connection.close()
             return

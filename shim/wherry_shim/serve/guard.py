@@ -138,7 +138,7 @@ class Guard(ServerInterceptor):
             try:
                 async with self._admitted(call, context):
                     if streams_in:
-                        request = _watched(call, request)
+                        request = self._watched(call, request)
                     else:
                         _check_form(request)
                         call.id = str(getattr(request, "id", ""))
@@ -224,8 +224,25 @@ class Guard(ServerInterceptor):
             if call.began - self._flood < 1:
                 return
             self._flood = call.began
-        name = call.caller.role.name.lower()
-        self.audit.add(Entry(call.began_at, call.caller.name, name, call.method[:200], call.id[:200], code.name, seconds, trace.current()))
+        self._write(call, code.name)
+
+    async def _watched(self, call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The first message says what it is about. Who drives a process is written down as it begins: the server may not see the end."""
+        first = True
+        async for message in requests:
+            _check_form(message)
+            if first and hasattr(message, "ListFields"):
+                opening = next((value for _, value in message.ListFields()), None)
+                call.id = str(getattr(opening, "id", ""))
+            if first and not call.rule.quiet:
+                self._write(call, "BEGUN")
+            first = False
+            yield message
+
+    def _write(self, call: Call, status: str) -> None:
+        seconds = time.monotonic() - call.began
+        role = call.caller.role.name.lower()
+        self.audit.add(Entry(call.began_at, call.caller.name, role, call.method[:200], call.id[:200], status, seconds, trace.current()))
 
     # ---- all of them
 
@@ -340,17 +357,6 @@ async def _streamed(result: Any, context: ServicerContext[Any, Any]) -> None:
             await context.write(message)
     finally:
         await result.aclose()
-
-
-async def _watched(call: Call, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The first message says what it is about."""
-    async for message in requests:
-        _check_form(message)
-        if not call.id and hasattr(message, "WhichOneof"):
-            fields = [field for field, _ in message.ListFields()]
-            first = getattr(message, fields[0].name) if fields else None
-            call.id = str(getattr(first, "id", ""))
-        yield message
 
 
 def _where(error: BaseException) -> str:

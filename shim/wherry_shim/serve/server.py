@@ -221,8 +221,11 @@ class Server:
         await self._hang_up()
         if endpoint is not None:
             endpoint.close()
-        await self.supervisor.stop()
-        await self.engine.stop()
+        for part in (self.supervisor, self.engine):
+            try:
+                await part.stop()
+            except Exception as error:  # the next program finds all that there is, whatever was wrong in this one
+                self.log("error", f"the end of {type(part).__name__}: {type(error).__name__}: {error}")
         self.audit.close()
         if self.reloads:
             return
