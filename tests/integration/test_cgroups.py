@@ -43,6 +43,7 @@ def test_nested_cgroups_path_goes_too(runtime: Runtime, bundle: Bundle) -> None:
     for path in sorted(left, reverse=True):
         os.rmdir(path)
     assert [path for path in left if "most" in path] == []
+    assert runtime.name != "wherry" or left == []
 
 
 @pytest.mark.ours
@@ -87,7 +88,9 @@ def test_cgroups_path_cannot_climb(runtime: Runtime, bundle: Bundle) -> None:
     name = bundle.linux["cgroupsPath"].strip("/")
     bundle.linux["cgroupsPath"] = f"/../../../../{name}"
     container = runtime.create(bundle, check=False)
-    if container.result.code == 0:
+    if runtime.name == "wherry":
+        assert (container.result.code, container.exists()) == (1, False) and '".." in "/../' in container.stderr
+    elif container.result.code == 0:
         assert cgroup.memberships(container.pid)["" if V2 else "pids"] == f"/{name}"
 
 
@@ -227,12 +230,11 @@ def test_cgroup_namespace_hides_the_paths(runtime: Runtime, bundle: Bundle) -> N
 def test_cgroup_mount(runtime: Runtime, bundle: Bundle) -> None:
     bundle.namespace("cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", ["nosuid", "noexec", "nodev", "relatime", "ro"])
     if V2:
-        out = runtime.output(bundle, "cat /sys/fs/cgroup/cgroup.procs; touch /sys/fs/cgroup/x 2>/dev/null || echo refused")
-        assert out.split() == ["1", "2", "refused"] or out.split()[0] == "1"
+        out = runtime.output(bundle, "cat /sys/fs/cgroup/cgroup.procs; mkdir /sys/fs/cgroup/x 2>/dev/null || echo refused")
     else:
         out = runtime.output(bundle, "cat /sys/fs/cgroup/pids/tasks; mkdir /sys/fs/cgroup/pids/x 2>/dev/null || echo refused")
-        assert out.split()[0] == "1"
-    assert out.split()[-1] == "refused"
+    first, *others, last = out.split()
+    assert (first, last) == ("1", "refused") and len(others) <= 1 and all(other.isdigit() for other in others)  # the shell, and cat
 
 
 @pytest.mark.requires("cgroup-v2")

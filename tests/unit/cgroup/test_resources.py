@@ -95,6 +95,32 @@ def test_pids(limit: int, value: str) -> None:
         assert files(writes({"pids": {"limit": limit}})) == [("pids.max", value)]
 
 
+def test_an_idle_cgroup_has_no_weight() -> None:
+    """v1 takes shares and then the idling; v2 refuses a weight where it idles. Files that only newer kernels have may miss where nothing is asked."""
+    assert files(resources.v1_writes({"cpu": {"shares": 512, "idle": 1}})) == [("cpu.shares", "512"), ("cpu.idle", "1")]
+    assert files(resources.v2_writes({"cpu": {"shares": 512, "idle": 1}})) == [("cpu.idle", "1")]
+    assert files(resources.v2_writes({"cpu": {"shares": 512, "idle": 0}})) == [("cpu.idle", "0"), ("cpu.weight", "59")]
+    for writes in (resources.v1_writes, resources.v2_writes):
+        assert [write[3] for idle in (0, 1) for write in writes({"cpu": {"idle": idle}})] == [resources.MISSING_OK, 0]
+        assert writes({"cpu": {"cpus": "1"}}) == [("cpuset", "cpuset.cpus", "1", 0, "/linux/resources/cpu/cpus")]
+
+
+@pytest.mark.parametrize(
+    ("memory", "swap", "may_miss"),
+    [
+        ({"limit": -1}, "-1", True),
+        ({"limit": -1, "swap": 7}, "7", False),
+        ({"limit": 5}, None, False),
+        ({"limit": 5, "swap": 0}, None, False),
+        ({"limit": 5, "swap": -1}, "-1", True),
+        ({"limit": 5, "swap": 9}, "9", False),
+    ],
+)
+def test_swap_on_v1_counts_memory_too(memory: dict, swap: str | None, may_miss: bool) -> None:
+    found = [(value, flags) for _, file, value, flags, _ in resources.v1_writes({"memory": memory}) if "memsw" in file]
+    assert found == ([] if swap is None else [(swap, resources.MISSING_OK if may_miss else 0)])
+
+
 def test_block_devices() -> None:
     block = {
         "weight": 500,

@@ -282,6 +282,8 @@ WRITABLE = [{"destination": "/sys/fs/cgroup/", "type": "cgroup", "options": ["rw
         ({"mounts": WRITABLE, "process__user": {"uid": 7, "gid": 0}}, 7),
         ({"mounts": WRITABLE}, None),  # root's already
         ({"process__user": {"uid": 7, "gid": 0}}, None),  # mounted read-only
+        ({"mounts": [{**WRITABLE[0], "destination": "/cgroups"}], "process__user": {"uid": 7, "gid": 0}}, None),  # where nobody looks for it
+        ({"mounts": [{**WRITABLE[0], "type": "tmpfs"}], "process__user": {"uid": 7, "gid": 0}}, None),
         ({"mounts": WRITABLE, "process__user": {"uid": 7, "gid": 0}, "linux__namespaces": namespaces("mount", "uts")}, None),
         ({"mounts": WRITABLE, "process__user": {"uid": 7, "gid": 0}, "linux__namespaces": namespaces(*ALL, "user"), **MAPPINGS}, 100007),
         ({"mounts": WRITABLE, "process__user": {"uid": 70000, "gid": 0}, "linux__namespaces": namespaces(*ALL, "user"), **MAPPINGS}, None),
