@@ -25,7 +25,7 @@ def worded(error: WherryError, text: str, verb: str) -> str:
         return error.message.partition(" (")[0]
     if verb not in _FAILS:
         return text
-    if error.code.startswith(("WHERRY-LAUNCH", "WHERRY-HOOK")):
+    if error.code.split("-")[1] in ("LAUNCH", "HOOK"):
         if "mounted" in facts:
             text = f'error mounting "{facts["mounted"]}" to rootfs at "{facts["destination"]}": {text}'
         text = f"unable to start container process: error during container init: {text}"
