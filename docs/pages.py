@@ -94,7 +94,7 @@ def configuration() -> dict[str, object]:
     nav: list[dict[str, object]] = [{"wherry": "index.md"}, {"Tour": "tour.md"}]
     nav += [{"Command line": "command-line.md"}, {"Doctor": "doctor.md"}, {"Library": library()}, {"Examples": examples()}]
     nav += [{"Architecture": "architecture.md"}, {"Set-ups": "set-up.md"}, {"Shim": "shim.md"}, {"Errors": "errors.md"}, {"Coverage": "coverage.md"}]
-    nav += [{"Server": "server.md"}, {"Orchestrators": "orchestrator.md"}, {"Deaths": "deaths.md"}]
+    nav += [{"Server": "server.md"}, {"wherry-shim ctl": "ctl.md"}, {"Orchestrators": "orchestrator.md"}, {"Deaths": "deaths.md"}]
     nav += [{"Specifications": specifications()}, {"Contributing": "contributing.md"}]
     return {
         "site_name": "wherry",

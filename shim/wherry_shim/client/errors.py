@@ -44,7 +44,7 @@ class Refused(Exception):
         self.repeated = False  # an attempt before this answer broke off: what was asked may have been done by it
 
     def __str__(self) -> str:
-        place = f"{self.pointer}: " if self.pointer and not self.message.startswith(self.pointer) else ""
+        place = f"{self.pointer}: " if self.pointer and self.pointer not in self.message else ""
         remedy = f" ({self.remedy})" if self.remedy and self.remedy not in self.message else ""
         return f"{place}{self.message}{remedy}"
 

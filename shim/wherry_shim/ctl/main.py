@@ -85,7 +85,7 @@ class Commands(click.Group):
 def tell(ctx: click.Context, refusal: Refused) -> None:
     """Where, what, which code, and what to do about it."""
     settings: Settings = ctx.obj
-    place = f"{refusal.pointer}: " if refusal.pointer and not refusal.message.startswith(refusal.pointer) else ""
+    place = f"{refusal.pointer}: " if refusal.pointer and refusal.pointer not in refusal.message else ""
     codes = " ".join(word for word in (refusal.code, refusal.reason) if word)
     click.echo(f"ctl {ctx.invoked_subcommand}: {printable(place + refusal.message)} [{codes}]", err=True)
     remedy = refusal.remedy
