@@ -44,7 +44,7 @@ def update(root: str, id: str, resources: dict[str, Any]) -> list[str]:
 
 def check_usage(container: Container, cgroups: "list[Cgroup]", memory: dict[str, Any]) -> None:
     """checkBeforeUpdate, of the update or else of the configuration: cgroup v2 would take a limit below what is used, and kill. v1 refuses it."""
-    limits = {name: memory[name] for name in ("limit", "swap") if (memory.get(name) or 0) > 0}
+    limits = {name: memory[name] for name in ("swap", "limit") if (memory.get(name) or 0) > 0}
     unified = next((cgroup for cgroup in cgroups if cgroup.v2), None) if all(cgroup.v2 for cgroup in cgroups) else None
     if not limits or unified is None:
         return
