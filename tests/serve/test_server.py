@@ -15,9 +15,12 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -43,6 +46,25 @@ def test_health_and_reflection(server: Server) -> None:
     assert server.end() == 0
     assert len([line for line in server.log.splitlines() if "level=warning" in line or "level=error" in line]) == 0
     assert not server.path.exists()
+
+
+def test_a_generic_client(server: Server, bundle: Bundle) -> None:
+    """Which has no stubs: all that it knows is what the server tells of itself."""
+    server.run(bundle)
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(server.channel))
+    service = pool.FindServiceByName("wherry.shim.v1.Shim")
+
+    def call(name: str, stream: bool = False, **fields: Any) -> Any:
+        method = service.methods_by_name[name]
+        asked, answered = (GetMessageClass(kind) for kind in (method.input_type, method.output_type))
+        make = server.channel.unary_stream if stream else server.channel.unary_unary
+        return make(f"/{service.full_name}/{name}", asked.SerializeToString, answered.FromString)(asked(**fields), timeout=30)  # type: ignore[attr-defined]
+
+    assert call("Version").api == "wherry.shim.v1"
+    assert [container.id for container in call("List").containers] == ["a"]
+    assert [event.type for event in call("Subscribe", stream=True, from_oldest=True, no_follow=True)] == ["created", "started"]
+    call("Kill", id="a", signal=9)
+    assert call("Wait", id="a").exit.status == 137
 
 
 def test_a_container(server: Server, bundle: Bundle) -> None:
