@@ -32,6 +32,7 @@ SEED = int(os.environ.get("WHERRY_SWEEP_SEED", "1"))
 AT_ONCE = 4
 LINES = 300
 SCRIPT = "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo $i; [ $((i %% 60)) = 0 ] && usleep 40000; done; exit %d"
+UNTIL_GO = "while [ ! -e /tmp/go ]; do sleep 0.02; done"
 
 
 @dataclass
@@ -207,8 +208,10 @@ def monitor_of(server: Server, id: str) -> int:
 
 def test_a_monitor_is_killed(server: Server, make_bundle: Callable[[], Bundle]) -> None:
     """What runs becomes the server's: its end is known."""
-    server.run(make_bundle().shell("sleep 0.5; echo last; exit 7"))
+    bundle = make_bundle().shell(f"{UNTIL_GO}; echo last; exit 7")
+    server.run(bundle)
     os.kill(monitor_of(server, "a"), signal.SIGKILL)
+    (bundle.rootfs / "tmp/go").touch()
     exit = wait(server, condition=pb.WaitRequest.STOPPED).exit
     assert (exit.status, exit.reason) == (7, "exited")
     assert server.output() == "last\n" and types(server) == ["created", "started", "exit", "stopped"]
@@ -216,16 +219,16 @@ def test_a_monitor_is_killed(server: Server, make_bundle: Callable[[], Bundle]) 
 
 def test_both_are_killed(server: Server, make_bundle: Callable[[], Bundle]) -> None:
     """Nobody was there to see the end: lost. One that runs on is seen to its end, which nobody can tell the code of."""
-    bundles = [make_bundle().shell("sleep 0.3; exit 7"), make_bundle()]
+    bundles = [make_bundle().shell(f"{UNTIL_GO}; exit 7"), make_bundle()]
     policy = pb.RestartPolicy(when=pb.RestartPolicy.ON_FAILURE, limit=1)
-    server.run(bundles[0], restart=policy)
+    first = server.run(bundles[0], restart=policy).pid
     pid = server.run(bundles[1], "b").pid
     monitors = [monitor_of(server, id) for id in "ab"]
     server.kill()
     for monitor in monitors:
         os.kill(monitor, signal.SIGKILL)
-    time.sleep(0.8)
-    reap_zombies()
+    (bundles[0].rootfs / "tmp/go").touch()
+    server.until(lambda: reap_zombies() or not os.path.exists(f"/proc/{first}"))
     server.start()
     assert (get(server, "b").status, get(server, "b").pid) == (pb.RUNNING, pid)
     exit = wait(server, "a", run=1).exit

@@ -127,7 +127,8 @@ def _apply_exec(one: Managed, event: Event) -> None:
 def _compare(supervisor: Supervisor, one: Managed, found: Found | None) -> list[End]:
     """What is to be told of it, with the times."""
     run = one.run
-    if one.gone or _undone(one):
+    one.gone |= _undone(one)  # nobody is told of the end of what there is of it
+    if one.gone:
         return []
     one.asked.step = "" if one.asked.step == records.CREATE else one.asked.step
     run.boot = supervisor.boot  # after a reboot there is none of them: all that ran is lost
@@ -239,12 +240,12 @@ async def _finish(supervisor: Supervisor, one: Managed) -> None:
     run = one.run
     if one.owner == TASK:
         return
-    if one.gone:
-        await _sweep(supervisor, one)
-    elif _undone(one):
+    if _undone(one):
         async with one.turn:
             await asyncio.to_thread(_clear, supervisor, one)
             await supervisor.undo_create(one)
+    elif one.gone:
+        await _sweep(supervisor, one)
     elif one.asked.step == records.DELETE:
         async with one.turn:
             await supervisor.finish_delete(one)
