@@ -22,6 +22,8 @@ from . import newer
 from .daemon import Daemon, nothing_left, wait_until
 from .driver import Server
 
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # its threads would start anew in what a sandbox's server forks: here that is this process
+
 
 @pytest.fixture
 def loaded_modules() -> Callable[[str], set[str]]:
