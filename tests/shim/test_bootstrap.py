@@ -267,7 +267,7 @@ def test_the_sandbox_service_is_on_the_same_socket(shim: Callable[..., Shim]) ->
     with one.client() as client:
         for method, table in (("CreateSandbox", "sandbox.CreateSandbox"), ("StartSandbox", "sandbox.StartSandbox"), ("PingSandbox", "sandbox.Ping")):
             answer = wire.decode(f"{table}Response", client.call(service, method, wire.encode(f"{table}Request", {"sandbox_id": "s"}), 10))
-            assert method != "StartSandbox" or answer["pid"] == one.pid
+            assert method != "StartSandbox" or alive(answer["pid"])
     pid = one.pid
     one.call("Shutdown")
     assert one.pid == pid  # there is a sandbox
