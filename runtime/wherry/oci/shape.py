@@ -151,12 +151,14 @@ def _object(value: "Any", shape: Object, place: str, report: Report) -> bool:
         return _mistyped(value, "an object", place, report)
     before = len(report.bad)
     usable = True
+    properties = shape.properties
+    collect = report.collect
+    if not collect and not value.keys() <= properties.keys():
+        _respell(value, properties, place, report)
     for key in shape.required:
         if key not in value:
             report.error("REQUIRED", f"{place}/{key}", "this property is required")
             usable = False
-    properties = shape.properties
-    collect = report.collect
     for key, item in value.items():
         want = properties.get(key)
         if want is str and item.__class__ is str and not collect:
@@ -175,6 +177,17 @@ def _object(value: "Any", shape: Object, place: str, report: Report) -> bool:
 
         rules_for_the_rest(value, shape, place, report)
     return usable
+
+
+def _respell(value: "dict[str, Any]", properties: "dict[str, Any]", place: str, report: Report) -> None:
+    """Runtimes that are written in Go read `pagesize` as pageSize, and there are configurations that rely on it. Said, so that nobody keeps the plan:
+    who reads the configuration again does not come by here."""
+    names = {name.lower(): name for name in properties}
+    for key in [key for key in value if key not in properties]:
+        name = names.get(key.lower())
+        if name is not None and name not in value:
+            value[name] = value.pop(key)
+            report.warn("VALUE", f"{place}/{escape(key)}", f"it is taken for {name}")
 
 
 def _map(value: "Any", shape: Map, place: str, report: Report) -> bool:

@@ -342,3 +342,16 @@ def test_what_is_no_object(document: Any) -> None:
 def test_nul_in_a_document_that_was_not_read() -> None:
     config: Any = broken(**{"/process/cwd": "/a\0b", "/mounts/1/options/0": "a\0"})
     assert [finding.pointer for finding in findings(config)] == ["/process/cwd", "/mounts/1/options/0"]
+
+
+def test_names_in_another_case() -> None:
+    """As Go reads them; what is there by its right name is not replaced."""
+    config: Any = full()
+    config["linux"]["resources"] = {"hugepageLimits": [{"pagesize": "2MB", "limit": 1}], "Pids": {"LIMIT": 5, "limit": 7}}
+    warnings = check(config)
+    assert config["linux"]["resources"]["hugepageLimits"] == [{"limit": 1, "pageSize": "2MB"}]
+    assert config["linux"]["resources"]["pids"] == {"LIMIT": 5, "limit": 7}
+    assert [text for text in warnings if "it is taken for" in text] == [
+        "/linux/resources/Pids: it is taken for pids",
+        "/linux/resources/hugepageLimits/0/pagesize: it is taken for pageSize",
+    ]
