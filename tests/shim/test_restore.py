@@ -10,9 +10,12 @@ import pytest
 
 from harness.bundle import Bundle
 from harness.criu import KIT, kit
+from wherry_shim import clean
 from wherry_shim.errors import INVALID_ARGUMENT, NOT_FOUND, UNKNOWN
+from wherry_shim.service import Setting
 
-from .driver import Server
+from .daemon import wait_until
+from .driver import Remote, Server
 from .test_service_stdio import Fifos, fifos, read_to_end, read_until
 
 __all__ = ["fifos"]
@@ -149,3 +152,19 @@ def test_the_monitor_is_killed_in_a_restore(server: Server, bundle: Bundle, plac
         server.finish(start)
     server.call("Delete", id="a")
     assert server.topics() == ["create", "delete"]
+
+
+def test_the_server_is_killed_before_its_start_and_in_it(bundle: Bundle, place: Path, server: Server) -> None:
+    """What `delete` finds is taken away: mounts and the marker alone, or whatever the restore has begun."""
+    path = images(server, bundle.shell(COUNT), place)
+    for started in (False, True):
+        remote = Remote(place / "root")
+        remote.call("Create", id="a", bundle=str(bundle.path), checkpoint=str(path))
+        if started:
+            remote.send("Start", id="a")
+            wait_until((place / "root/ns/a").exists, "the restore to begin")
+        remote.kill()
+        answer = clean.destroy(Setting("ns", str(place / "root")), "a", str(bundle.path))
+        assert answer["exit_status"] == 137
+        assert not (bundle.path / "options.json").exists()
+        assert not (place / "root/ns/a").exists()
