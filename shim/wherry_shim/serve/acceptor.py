@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import secrets
 import socket
 import stat
 import struct
+import termios
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -140,6 +142,12 @@ class Acceptor:
             if peer.relays and peer.relays[0].transport is not None:
                 peer.relays[0].transport.pause_reading()
 
+    async def delivered(self, seconds: float) -> None:
+        """Until grpcio has taken what we have given it; after pause()."""
+        limit = time.monotonic() + seconds
+        while any(map(_untaken, self.peers.values())) and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
+
     async def hang_up(self, seconds: float) -> None:
         """When all that grpcio has said has reached them, but no later than in so many seconds."""
         for peer in list(self.peers.values()):
@@ -251,6 +259,14 @@ class Acceptor:
     def peer(self, address: str) -> Peer | None:
         """By context.peer(): who has connected to grpcio's socket past us is not known here."""
         return self.peers.get(address.partition(":")[2].lstrip("\0@"))
+
+
+def _untaken(peer: Peer) -> bool:
+    inner = peer.relays[1].transport if peer.relays else None
+    if inner is None:
+        return False
+    queued = fcntl.ioctl(inner.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    return bool(inner.get_write_buffer_size()) or queued != bytes(4)
 
 
 # ---- listening sockets

@@ -256,8 +256,10 @@ class Guard(ServerInterceptor):
         await self._gone(list(self._calls), seconds)
 
     async def end(self, seconds: float) -> None:
-        """Nothing new comes to us any more: what is still under way has so long."""
+        """Nothing new is on its way any more: what is still under way has so long."""
         await self._gone(self._calls, seconds)
+        if not self._calls:
+            return
         self._ended = True
         self._interrupt(streams_only=False)
         await self._gone(self._calls, 1)

@@ -241,7 +241,8 @@ class Server:
         await self.acceptor.settle(_SETTLE_S)
         await self.guard.drain(self.settings.grace)
         self.acceptor.pause()
-        await asyncio.sleep(_SETTLE_S / 10)  # what is on its way to grpcio's threads
+        await self.acceptor.delivered(_SETTLE_S)
+        await asyncio.sleep(_SETTLE_S / 5)  # what grpcio's threads have taken comes to us
         await self.guard.end(self.settings.grace)
         await self.server.stop(_SETTLE_S / 2)
         await self.acceptor.hang_up(_SETTLE_S)
