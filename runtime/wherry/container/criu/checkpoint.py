@@ -107,10 +107,10 @@ def _dump(container: Container, config: dict[str, Any], options: CheckpointOptio
             request = Request(type=PRE_DUMP if options.pre_dump else DUMP, opts=_opts(container, plan, state, seen, options, images, work))
             if options.pre_dump:
                 _need_memory_tracking()
+            seen.write(options.image_path)  # before CRIU is done: with --lazy-pages it is restored meanwhile
             response = criu.ask(request)
         if not response.success:
             raise service.failed("dump", options.work_path / LOG, response)
-        seen.write(options.image_path)
     finally:
         os.close(images)
         os.close(work)
