@@ -252,6 +252,7 @@ async def restore(loop: "Loop", container: "Container", namespace: str, hear: "H
             raise ShimError(UNKNOWN, "OCI runtime restore failed: " + (report.texts.get("meta") or b"it was ended").decode(errors="replace"))
     except ShimError:
         if container.cut_short:  # then nobody has undone it
+            unlock(container)  # who takes it away waits for that lock
             await loop.in_thread(lambda: take_away(container.root, container.id, container.bundle))
         raise
     adopt_report(init, report)
