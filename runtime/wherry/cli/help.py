@@ -145,7 +145,7 @@ FLAG_TEXT: dict[str, tuple[str, str]] = {
     "no-new-keyring": ("", "keep the caller's session keyring"),
     "preserve-fds": ("N", "pass N more descriptors, from 3 on"),
     "timeout": ("SECONDS", "then kill the process and all that it has started, and exit with 124; such as 1.5"),
-    "trace": ("FILE", "write when each step ran, for chrome://tracing and ui.perfetto.dev"),
+    "trace": ("FILE", "write when each step ran, for chrome://tracing and ui.perfetto.dev; as OTLP where FILE ends in .otlp.json"),
     "detach": ("", "return once the program executes"),
     "keep": ("", "do not delete the container at its end"),
     "no-subreaper": ("", "do not adopt what the container's processes leave"),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--trace FILE: when each phase and each step of a plan ran, as a Chrome trace (chrome://tracing, ui.perfetto.dev); and the same for --debug,
-which has it in words (wherry.cli.debug).
+"""--trace FILE: when each phase and each step of a plan ran, as a Chrome trace (chrome://tracing, ui.perfetto.dev), in a file that ends in
+.otlp.json for OpenTelemetry (wherry.container.otlp); and the same for --debug, which has it in words (wherry.cli.debug).
 
 Python's phases are noted here. The steps are stamped by whoever runs them (csrc/core/execute.c, csrc/host/serve.c), in memory that the
 three executors share: a memfd that the launcher inherits, maps and closes, whose mapping ends when the user's program is executed. All stamps are of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ROWS = {"python": 1, **{name: 1 + number for number, name in EXECUTORS.items()}}
 """The rows of the picture, by name: what Chrome's format calls a process."""
 
+OTLP = ".otlp.json"
 _MFD_NOEXEC_SEAL = 8
 
 
@@ -103,12 +104,21 @@ class Timeline:
             self.told(self, stamps)
         if self._file < 0:
             return
-        data = json.dumps(document(self.spans, self.plan, stamps, error), indent=1).encode()
+        data = json.dumps(self._document(stamps, error), indent=1).encode()
         try:
             with open(self._file, "wb") as file:
                 file.write(data)
         except OSError as failed:
             print(f"--trace {self.path}: {(failed.strerror or '').lower()}", file=sys.stderr)
+
+
+    def _document(self, stamps: Stamps, error: BaseException | None) -> dict[str, Any]:
+        if not (self.path or "").endswith(OTLP):
+            return document(self.spans, self.plan, stamps, error)
+        from wherry.container.otlp import request
+
+        names = {number: name for name, number in ROWS.items()}
+        return request(_events(self.spans, self.plan, stamps, error), names, None if error is None else str(error), os.environ)
 
 
 def _check_preserved(count: int) -> None:
@@ -134,16 +144,22 @@ def document(
     phases: list[tuple[str, int, int]], plan: bytes | None, stamps: list[tuple[int, int]], error: BaseException | None = None
 ) -> dict[str, Any]:
     """`stamps`: (begin, end) of each step of the plan; a begin of 0 = it did not run, an end of 0 = it did not come back."""
-    events = [_event("python", name, begin, end, {}) for name, begin, end in phases]
-    if plan is not None:
-        events += _steps(plan, stamps, max((end for _, _, end in phases), default=0), error)
+    events = _events(phases, plan, stamps, error)
     began = min((event["ts"] for event in events), default=0)
     for event in events:
-        event["ts"] = (event["ts"] - began) / 1000
+        event["ts"], event["dur"] = (event["ts"] - began) / 1000, event["dur"] / 1000
     other = {"began": datetime.fromtimestamp(began / 1e9, UTC).isoformat()}
     if error is not None:
         other["error"] = str(error)
     return {"traceEvents": [*_rows(), *events], "displayTimeUnit": "ms", "otherData": other}
+
+
+def _events(phases: list[tuple[str, int, int]], plan: bytes | None, stamps: Stamps, error: BaseException | None) -> list[dict[str, Any]]:
+    """`ts` (since the clock's beginning) and `dur` in nanoseconds."""
+    events = [_event("python", name, begin, end, {}) for name, begin, end in phases]
+    if plan is not None:
+        events += _steps(plan, stamps, max((end for _, _, end in phases), default=0), error)
+    return events
 
 
 def _rows() -> Iterator[dict[str, Any]]:
@@ -153,8 +169,8 @@ def _rows() -> Iterator[dict[str, Any]]:
 
 
 def _event(row: str, name: str, begin: int, end: int, args: dict[str, Any]) -> dict[str, Any]:
-    """`ts` is in nanoseconds here, since the clock's beginning. The clock may have been set back meanwhile."""
-    return {"ph": "X", "name": name, "pid": ROWS[row], "tid": ROWS[row], "ts": begin, "dur": max(end - begin, 0) / 1000, "args": args}
+    """The clock may have been set back meanwhile."""
+    return {"ph": "X", "name": name, "pid": ROWS[row], "tid": ROWS[row], "ts": begin, "dur": max(end - begin, 0), "args": args}
 
 
 def _steps(plan: bytes, stamps: list[tuple[int, int]], now: int, error: BaseException | None) -> Iterator[dict[str, Any]]:

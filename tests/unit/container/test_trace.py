@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from struct import pack_into
 from typing import Any
@@ -95,6 +96,52 @@ def test_what_failed() -> None:
     assert found["otherData"]["error"] == "pivot to the rootfs: invalid argument"
     assert [event["name"] for event in found["traceEvents"] if "error" in event["args"]] == [step.text]
     assert found["traceEvents"][-1]["args"]["error"] == "invalid argument"
+
+
+# ---- OpenTelemetry
+
+
+def check_otlp(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """ExportTraceServiceRequest in the JSON form of opentelemetry-proto: names, types, ids in hexadecimal, 64-bit numbers as texts. Its spans."""
+    (resource,) = document["resourceSpans"]
+    (scope,) = resource["scopeSpans"]
+    assert (set(document), set(resource), set(scope)) == ({"resourceSpans"}, {"resource", "scopeSpans"}, {"scope", "spans"})
+    assert resource["resource"] == {"attributes": [{"key": "service.name", "value": {"stringValue": "wherry"}}]}
+    spans: list[dict[str, Any]] = scope["spans"]
+    wanted = "traceId spanId parentSpanId name kind startTimeUnixNano endTimeUnixNano attributes status".split()
+    for span in spans:
+        assert list(span) == wanted and span["name"] and span["kind"] == 1
+        assert re.fullmatch("[0-9a-f]{32}", span["traceId"]) and re.fullmatch("[0-9a-f]{16}", span["spanId"])
+        assert int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"])
+        assert all(type(span[key]) is str for key in ("startTimeUnixNano", "endTimeUnixNano"))
+        for attribute in span["attributes"]:
+            ((kind, value),) = attribute["value"].items()
+            assert set(attribute) == {"key", "value"} and kind in ("stringValue", "intValue") and type(value) is str
+        assert span["status"] == {} or (span["status"]["code"] == 2 and span["status"]["message"])
+    assert len({span["traceId"] for span in spans}) == 1 and len({span["spanId"] for span in spans}) == len(spans)
+    root, *others = spans
+    assert all(span["parentSpanId"] == root["spanId"] for span in others)
+    assert int(root["startTimeUnixNano"]) == min(int(span["startTimeUnixNano"]) for span in spans)
+    return spans
+
+
+@pytest.mark.parametrize("parent", ["", f"00-{'a' * 32}-{'b' * 16}-01", "00-short"])
+def test_otlp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parent: str) -> None:
+    monkeypatch.setenv("TRACEPARENT", parent)
+    chosen, file = options(), tmp_path / "trace.otlp.json"
+    with pytest.raises(ZeroDivisionError), record(chosen, str(file), 0):
+        chosen.phase("one")
+        shared = chosen.trace(PLAN)
+        assert shared is not None
+        pack_into("<QQ", shared[1], 0, BASE, BASE + 1_001)
+        raise ZeroDivisionError("by zero")
+    root, phase, step = check_otlp(json.loads(file.read_text()))
+    good = len(parent) == 55
+    assert (root["traceId"] == "a" * 32, root["parentSpanId"]) == (good, "b" * 16 if good else "")
+    assert (root["status"]["message"], phase["name"], step["name"]) == ("by zero", "one", STEPS[0].text)
+    assert (step["startTimeUnixNano"], step["endTimeUnixNano"]) == (str(BASE), str(BASE + 1_001))
+    assert {"key": "wherry.executor", "value": {"stringValue": "caller"}} in step["attributes"]
+    assert {"key": "wherry.step", "value": {"intValue": "1"}} in step["attributes"]
 
 
 # ---- the file
