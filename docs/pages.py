@@ -25,7 +25,10 @@ LIBRARY = {
     "run": ("One program in a container of its own.", ["wherry.api.runner.run", "wherry.api.runner.Completed"]),
     "Sandbox": ("Programs that nobody has read.", ["wherry.api.sandbox.Sandbox", "wherry.api.sandbox.Stream", "wherry.api.session.Result"]),
     "Config": ("A whole config.json as a value.", ["wherry.api.config.Config", "wherry.api.config.size", "wherry.oci.default.sandbox"]),
-    "Container": ("One that exists.", ["wherry.api.container.Container", "wherry.api.container.Caution", "wherry.api.events.Event", "wherry.api.ended.Ended", "wherry.api.ended.Usage"]),
+    "Container": (
+        "One that exists.",
+        ["wherry.api.container.Container", "wherry.api.container.Caution", "wherry.api.events.Event", "wherry.api.ended.Ended", "wherry.api.ended.Usage"],
+    ),
     "Bundle": ("A directory with a configuration.", ["wherry.api.bundle.Bundle", "wherry.plan.describe.describe"]),
     "aio": ("The library for asyncio.", ["wherry.aio"]),
     "errors": ("What all of it raises.", ["wherry.errors"]),
