@@ -188,6 +188,7 @@ ERRORS: list[tuple[dict[str, Any], str, str | None]] = [
     ({f"{SECCOMP}/syscalls/2/args/0/op": "EQ"}, "UNKNOWN-VALUE", None),
     ({f"{SECCOMP}/syscalls/2/args/0/value": MISSING}, "REQUIRED", None),
     ({f"{SECCOMP}/listenerPath": "listener"}, "PATH", None),
+    ({f"{SECCOMP}/listenerPath": MISSING, f"{SECCOMP}/listenerMetadata": MISSING}, "SECCOMP", f"{SECCOMP}/syscalls/1/action"),
     ({f"{SECCOMP}/syscalls/1/action": "SCMP_ACT_TRAP"}, "SECCOMP", f"{SECCOMP}/flags"),
 ]
 
