@@ -21,15 +21,18 @@ from wherry_shim import bootstrap_start, zygote
 from .shims import BINARY, Shim, alive, wait_for_end
 
 pytestmark = pytest.mark.requires("root")
-PATH = zygote.socket_path(bootstrap_start.DIRECTORY, str(BINARY))
-"""A start that the tests make has their own world, so this is its zygote too."""
 
 
-def zygote_pid(path: str = PATH) -> int:
+def own_path() -> str:
+    """A start that the tests make has their own world, so this is its zygote too. It is another once somebody mounts a cgroup hierarchy, or takes one away."""
+    return zygote.socket_path(bootstrap_start.DIRECTORY, str(BINARY))
+
+
+def zygote_pid(path: str = "") -> int:
     """0 = there is none that listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         try:
-            peer.connect(path)
+            peer.connect(path or own_path())
         except OSError:
             return 0
         return struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
@@ -157,7 +160,7 @@ def test_a_server_that_ended_leaves_no_zombie(shim: Callable[[str], Shim], warm:
 def test_noise(warm: int, noise: bytes) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
         peer.settimeout(10)
-        peer.connect(PATH)
+        peer.connect(own_path())
         peer.send(noise or b"\0")
     assert zygote_pid() == warm
 
@@ -166,7 +169,7 @@ def test_the_world_is_in_the_name() -> None:
     assert zygote.world("/a") == zygote.world("/a") != zygote.world("/b")
     script = f"import sys; sys.path[:0] = {[place for place in os.sys.path if place]!r}; from wherry_shim import zygote; print(zygote.socket_path('/x', {str(BINARY)!r}))"
     here, elsewhere = (subprocess.run([*prefix, os.sys.executable, "-c", script], capture_output=True, text=True, timeout=60).stdout for prefix in ([], ["unshare", "--uts"]))
-    assert here.strip().rpartition("/")[2] == PATH.rpartition("/")[2]
+    assert here.strip().rpartition("/")[2] == own_path().rpartition("/")[2]
     assert elsewhere and elsewhere != here
 
 
