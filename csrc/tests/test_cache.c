@@ -195,13 +195,13 @@ static void sha256_of_known_texts(void)
 		char hex[65];
 
 		sha256(known[i].text, strlen(known[i].text), digest);
-		host_hex(digest, hex);
+		host_hex(digest, sizeof(digest), hex);
 		CHECK_TEXT(hex, known[i].hex);
 		sha256_begin(&s);
 		for (const char *at = known[i].text; *at; at++)
 			sha256_add(&s, at, 1);
 		sha256_end(&s, digest);
-		host_hex(digest, hex);
+		host_hex(digest, sizeof(digest), hex);
 		CHECK_TEXT(hex, known[i].hex);
 	}
 }
