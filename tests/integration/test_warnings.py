@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left out on purpose is said each time: into the log, to stderr where there is none, and not beside an error. --debug says what is done."""
+"""What is left out on purpose is said when it is compiled, with --debug each time: into the log, to stderr where there is none, not beside an error. --debug says what is done."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def warnings(log: Path) -> list[str]:
 def test_each_time(runtime: Runtime, dubious: Bundle, place: Path, verb: str) -> None:
     for number in range(3):  # the second one has a plan in the cache
         log = place / f"log{number}"
-        runtime.options = ["--log", str(log), "--log-format", "json"]
+        runtime.options = ["--debug", "--log", str(log), "--log-format", "json"]
         if verb == "create":
             runtime.create(dubious).delete("--force")
         else:
@@ -39,11 +39,21 @@ def test_each_time(runtime: Runtime, dubious: Bundle, place: Path, verb: str) ->
 
 
 def test_without_a_log(runtime: Runtime, dubious: Bundle) -> None:
-    for _ in range(2):
-        container = runtime.create(dubious)
-        assert container.stdout == ""
-        assert {line.split()[1] for line in container.stderr.splitlines()} == {"level=warning"}
-        assert "CAP_OF_TOMORROW" in container.stderr
+    container = runtime.create(dubious)
+    assert container.stdout == ""
+    assert {line.split()[1] for line in container.stderr.splitlines()} == {"level=warning"}
+    assert "CAP_OF_TOMORROW" in container.stderr
+    container.delete("--force")
+    assert runtime.create(dubious).stderr == ""  # its plan is in the cache
+
+
+def test_a_name_in_another_case_in_a_second_configuration_of_its_kind(runtime: Runtime, bundle: Bundle) -> None:
+    """The pattern of both would not know of it."""
+    bundle.linux["resources"]["Pids"] = {"limit": 7}
+    for text in ("one", "two", "three"):
+        bundle.process["env"] = [f"A={text}"]
+        container = runtime.create(bundle.args("true"))
+        assert container.stderr.endswith('pids"\n')
         container.delete("--force")
 
 

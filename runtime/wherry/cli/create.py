@@ -56,7 +56,7 @@ def options_of(call: "Call", id: str) -> CreateOptions:
     options.pidfd_socket = flags.text("pidfd-socket") or None
     pid_file = flags.text("pid-file")
     options.pid_file = absolute(pid_file) if pid_file else None
-    options.warn = call.warn
+    options.warn, options.fresh = call.warn, globals.on("debug")
     options.notify = call.notify()
     options.no_pivot, options.no_new_keyring = flags.on("no-pivot"), flags.on("no-new-keyring")
     options.preserve_fds = flags.number("preserve-fds")

@@ -82,7 +82,7 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
     cached = None
     options.phase("look into the cache")
-    if not environment and not options.notify and options.cgroup_manager == "cgroupfs":
+    if not environment and not options.notify and not options.fresh and options.cgroup_manager == "cgroupfs":
         cached = _cached(config, options)
         plan = cached and cached.load(options.root)
         if plan:
@@ -91,7 +91,6 @@ def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     plan = compilation.plan()
     options.phase("store the plan")
     cacheable = not compilation.bound and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE
-    cacheable = cacheable and not compilation.warnings  # they are to be said each time
     if cached is not None and cacheable:
         keep(options.root, cached, plan, lambda: compilation.pattern(cached))
     return plan, compilation.warnings
@@ -160,9 +159,12 @@ class Compilation:
     def pattern(self, cached: native.Pattern) -> "bytes | None":
         """The plan with marks in the blanks; None where it would look at what stands in one."""
         from wherry.oci.config import load
+        from wherry.oci.shape import TAKEN
         from wherry.plan.compile import compile, wanted
 
         document: "Any" = load(cached.marked())
+        if any(TAKEN in warning for warning in self.warnings):
+            return None  # only the check puts such names right
         if native.BLANK in self.config or wanted(document)["namespaces"] or self.facts is None:
             return None
         return compile(document, self.facts, self._choices([]))

@@ -39,6 +39,7 @@ class CreateOptions(Traced):
         "config",
         "console_as_is",
         "console_socket",
+        "fresh",
         "id",
         "no_new_keyring",
         "no_pivot",
@@ -67,6 +68,7 @@ class CreateOptions(Traced):
         self.cgroup_manager = "cgroupfs"
         self.rootless: "bool | None" = None
         self.stdio = (-1, -1, -1)
+        self.fresh = False  # compiled, whatever the cache has: a plan from there has no warnings, they were said when it was compiled
         self.warn: "Callable[[list[str]], None] | None" = None  # who wants to know, where run does not come back
 
 

@@ -179,15 +179,17 @@ def _object(value: "Any", shape: Object, place: str, report: Report) -> bool:
     return usable
 
 
+TAKEN = "it is taken for"
+
+
 def _respell(value: "dict[str, Any]", properties: "dict[str, Any]", place: str, report: Report) -> None:
-    """Runtimes that are written in Go read `pagesize` as pageSize, and there are configurations that rely on it. Said, so that nobody keeps the plan:
-    who reads the configuration again does not come by here."""
+    """Runtimes that are written in Go read `pagesize` as pageSize, and there are configurations that rely on it."""
     names = {name.lower(): name for name in properties}
     for key in [key for key in value if key not in properties]:
         name = names.get(key.lower())
         if name is not None and name not in value:
             value[name] = value.pop(key)
-            report.warn("VALUE", f"{place}/{escape(key)}", f"it is taken for {name}")
+            report.warn("VALUE", f"{place}/{escape(key)}", f"{TAKEN} {name}")
 
 
 def _map(value: "Any", shape: Map, place: str, report: Report) -> bool:
