@@ -66,7 +66,7 @@ class EventLog:
         self._segments: list[Segment] = []
         self._descriptor = -1
         self._memory: deque[Line] = deque(maxlen=_IN_MEMORY)
-        self._pending: deque[Line] = deque()
+        self._pending: deque[list[Line]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.subscriptions: set[Subscription] = set()
         self.lost = 0
@@ -113,17 +113,18 @@ class EventLog:
 
     # ---- writing
 
-    def append(self, event: Event) -> int:
-        """Never fails: where it cannot be written now, that is tried again."""
-        sequence = self._next
-        self._next += 1
-        line = json.dumps({"sequence": sequence, **event}, separators=(",", ":")).encode() + b"\n"
-        self._pending.append((sequence, line))
+    def append(self, *events: Event) -> int:
+        """Never fails: where it cannot be written now, that is tried again. Several at once are all there, or none of them. The sequence of the last one."""
+        lines = []
+        for event in events:
+            lines.append((self._next, json.dumps({"sequence": self._next, **event}, separators=(",", ":")).encode() + b"\n"))
+            self._next += 1
+        self._pending.append(lines)
         if len(self._pending) > _PENDING:
             self._pending.popleft()
             self.lost += 1
         self._write_pending()
-        return sequence
+        return lines[-1][0]
 
     @property
     def full(self) -> bool:
@@ -138,10 +139,10 @@ class EventLog:
     def _write_pending(self) -> None:
         try:
             while self._pending:
-                self._write(self._pending[0][1])
-                sequence, line = self._pending.popleft()
-                self._memory.append((sequence, line))
-                self.newest = sequence
+                self._write(b"".join(line for _, line in self._pending[0]))
+                lines = self._pending.popleft()
+                self._memory.extend(lines)
+                self.newest = lines[-1][0]
         except OSError as error:
             if self._timer is None:
                 self._log("error", f"the event log cannot be written: {error.strerror}", waiting=len(self._pending))
@@ -171,7 +172,7 @@ class EventLog:
 
     def _begin(self) -> None:
         """A new segment; the oldest go."""
-        first = self._pending[0][0] if self._pending else self._next
+        first = self._pending[0][0][0] if self._pending else self._next
         head = json.dumps({"epoch": self.epoch, "boot": self._boot, "first": first}, separators=(",", ":")).encode() + b"\n"
         path = self.directory / f"{first:016x}.events"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -103,8 +103,8 @@ class Execs:
         if run is None:
             return
         run.record.pid, run.record.started, run.record.phase = pid, at or time.time_ns(), records.RUNNING
-        self._tell(one, run, "exec-added", at)
-        self._tell(one, run, "exec-started", at, pid=pid)
+        added: dict[str, Any] = {"type": "exec-added", "exec_id": run.id}
+        self._supervisor.tell_all(one, [added, {**added, "type": "exec-started", "pid": pid}], at, run)
 
     def ended(self, one: Managed, exec_id: str, exit: Exit) -> None:
         run = one.execs.get(exec_id)
@@ -115,13 +115,9 @@ class Execs:
         record.phase, record.exit, record.pid = records.ENDED, exit, 0
         if run.timer is not None:
             run.timer.cancel()
-        self._tell(one, run, "exec-exit", exit.exited, exit=records.to_dict(exit))
+        event = {"type": "exec-exit", "exec_id": run.id, "exit": records.to_dict(exit)}
+        self._supervisor.tell_all(one, [event], exit.exited, run)
         self._supervisor.spawn(self._release(one, run))
-
-    def _tell(self, one: Managed, run: ManagedExec, type: str, at: int, **fields: Any) -> None:
-        run.save()
-        self._supervisor.tell(one, type, at, exec_id=run.id, **fields)
-        run.change()
 
     async def _release(self, one: Managed, run: ManagedExec) -> None:
         """Its output is whole, and the service and the monitor need not remember it."""

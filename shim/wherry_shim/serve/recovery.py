@@ -136,6 +136,9 @@ def _compare(supervisor: Supervisor, one: Managed, found: Found | None) -> list[
     last = max((at for at, _ in ends), default=0)
     if run.step == "remove" or run.phase in (records.ENDED, records.WAITING, records.STOPPED):
         return ends
+    if _cut_short(run, found):
+        run.phase, run.pid = records.RESTARTING, 0
+        return ends
     if found is None:
         return [*ends, *_lost(supervisor, one, last)]
     if run.phase in (records.CREATING, records.RESTARTING) and found.init.status == _CREATED:
@@ -151,13 +154,17 @@ def _undone(one: Managed) -> bool:
     return one.asked.step == records.CREATE and one.phase == records.CREATING
 
 
+def _cut_short(run: Run, found: Found | None) -> bool:
+    """A restart before its start: what is there of it has never run, and it is made once more."""
+    return run.run > 1 and run.step == "create" and (found is None or found.init.status == _STOPPED)
+
+
 def _lost(supervisor: Supervisor, one: Managed, last: int) -> list[End]:
     """It ran, and nobody was there to see its end; or it never came to be."""
-    if one.phase == records.RESTARTING:
-        return []
-    now = time.time_ns()
-    exit = Exit(one.run.run, LOST, 0, one.run.oom, one.run.started, max(now, last), "lost")
-    return [(exit.exited, lambda: supervisor.hearing.ended(one, exit))]
+    at, hearing = max(time.time_ns(), last), supervisor.hearing
+    exit = Exit(one.run.run, LOST, 0, one.run.oom, one.run.started, at, "lost")
+    begun: list[End] = [(at, lambda: hearing.started(one, 0, at))] if one.run.step == "start" else []
+    return [*begun, (at, lambda: hearing.ended(one, exit))]
 
 
 def _compare_init(supervisor: Supervisor, one: Managed, init: FoundProcess, last: int) -> list[End]:
@@ -273,6 +280,7 @@ async def _start_again(supervisor: Supervisor, one: Managed) -> None:
     """The new run was being made: what is there of it waits for its start, or nothing is there."""
     async with one.turn:
         if not one.run.pid:
+            await supervisor.remove_from_host(one)
             await asyncio.to_thread(_clear, supervisor, one)
             await supervisor.create_again(one)
         elif one.asked.desired == records.RUNNING:

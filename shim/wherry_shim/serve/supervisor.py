@@ -32,7 +32,7 @@ from wherry_shim.serve.event_log import EventLog
 from wherry_shim.serve.execs import Execs
 from wherry_shim.serve.hearing import Hearing
 from wherry_shim.serve.inotify import Watcher
-from wherry_shim.serve.managed import SERVER, Managed
+from wherry_shim.serve.managed import SERVER, Managed, ManagedExec
 from wherry_shim.serve.records import Asked, Exit, Policy, Probe, Run
 from wherry_shim.serve.streams import Trimmer
 
@@ -170,12 +170,20 @@ class Supervisor:
 
     def tell(self, one: Managed, type: str, at: int = 0, **fields: Any) -> None:
         """Event, then record, then who waits."""
-        event = {"id": one.id, "type": type, "time": at or time.time_ns(), "run": one.run.run, **fields}
+        self.tell_all(one, [{"type": type, **fields}], at)
+
+    def tell_all(self, one: Managed, events: list[Message], at: int = 0, run: ManagedExec | None = None) -> None:
+        """run: an exec, whose record is written before the container's, which says that the events are in both."""
+        common: Message = {"id": one.id, "time": at or time.time_ns(), "run": one.run.run}
         if one.turn.cause:
-            event["trace"] = one.turn.cause
-        one.run.sequence = self.events.append(event)
+            common["trace"] = one.turn.cause
+        one.run.sequence = self.events.append(*({**common, **event} for event in events))
+        if run is not None:
+            run.save()
         one.save()
         one.change()
+        if run is not None:
+            run.change()
 
     # ---- create
 
@@ -244,7 +252,7 @@ class Supervisor:
             return
         one.cancel()
         one.gone = True
-        await self._remove_from_host(one)
+        await self.remove_from_host(one)
         await asyncio.to_thread(one.place.remove)
         self.table.pop(one.id, None)
         one.change()
@@ -336,7 +344,7 @@ class Supervisor:
         run.phase, run.step = records.RESTARTING, "remove"
         one.save()
         one.change()
-        await self._remove_from_host(one)
+        await self.remove_from_host(one)
         run.run, run.step, run.pid, run.started, run.restart_at = run.run + 1, "create", 0, 0, 0
         run.intent, run.kill_at, run.oom, run.boot = "", 0, False, self.boot
         run.health, run.failures = "", 0
@@ -393,7 +401,7 @@ class Supervisor:
         self.cancel_timer(one)
         if one.running:
             await self._end_now(one)
-        await self._remove_from_host(one)
+        await self.remove_from_host(one)
         while one.phase == records.ENDED:  # a terminal is being drained
             await one.changed()
         if one.phase == records.WAITING:
@@ -429,7 +437,7 @@ class Supervisor:
                 self.log("warning", f"process {pid} was killed and has not ended: {_state(pid)}", id=one.id)
         raise refusals.does_not_end(one.id)
 
-    async def _remove_from_host(self, one: Managed) -> None:
+    async def remove_from_host(self, one: Managed) -> None:
         """That nothing is there is no error: after a reboot, or where another server was at it."""
         try:
             await self.engine.call("Delete", {"id": one.id})
