@@ -293,3 +293,26 @@ def test_a_reload_mid_way(server: Server, bundle: Bundle) -> None:
     reader.join(PATIENCE)
     assert life.output.endswith(b"299\n300\n") and not life.errors
     assert types(server) == ["created", "started", "exit", "stopped"]
+
+
+def test_restarts_while_the_server_is_killed(server: Server, make_bundle: Callable[[], Bundle]) -> None:
+    """Each run is begun once, ends once, and has written what it writes."""
+    chance = random.Random(SEED)
+    policy = pb.RestartPolicy(when=pb.RestartPolicy.ALWAYS)
+    policy.backoff.FromMilliseconds(20)
+    policy.backoff_limit.FromMilliseconds(30)
+    for id in "abc":
+        server.run(make_bundle().shell("echo x; exit 5"), id, restart=policy)
+    for _ in range(max(4, LIVES // 10)):
+        time.sleep(chance.uniform(0.05, 0.6))
+        server.restart()
+    for id in "abc":
+        server.shim.Stop(pb.StopRequest(id=id), wait_for_ready=True)
+        found = events(server, ids=[id])
+        ends = [event.exit for event in found if event.type == "exit"]
+        assert [end.run for end in ends] == list(range(1, len(ends) + 1))
+        begun = [event.run for event in found if event.type == "started"]
+        assert begun == [end.run for end in ends[: len(begun)]] and len(begun) >= len(ends) - 1, "the last one may have been stopped before its start"
+        assert {end.status for end in ends[:-1]} <= {5} and ends[-1].reason in ("exited", "stopped")
+        assert server.output(id).count("x") in (len(begun), len(begun) - 1)
+        assert [event.type for event in found].count("restarting") in (len(ends) - 1, len(ends)) and found[-1].type == "stopped"

@@ -286,6 +286,8 @@ async def _start_again(supervisor: Supervisor, one: Managed) -> None:
         elif one.asked.desired == records.RUNNING:
             one.run.phase = records.CREATED
             await supervisor.call_start(one)
+        else:
+            await supervisor.end_now(one)
 
 
 def _clear(supervisor: Supervisor, one: Managed) -> None:

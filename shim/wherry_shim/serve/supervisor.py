@@ -356,7 +356,8 @@ class Supervisor:
             await self._call_create(one)
             if one.asked.desired == records.RUNNING:
                 await self.call_start(one)
-            else:
+            else:  # a Stop has come meanwhile
+                one.run.intent = "stopped"
                 await self._ask_to_end(one, _SIGKILL)
         except (ShimError, OSError) as error:
             self.log("warning", f"run {one.run.run} cannot be started: {error}", id=one.id)
@@ -400,7 +401,7 @@ class Supervisor:
         """With its turn; may be done by another server than the one that began."""
         self.cancel_timer(one)
         if one.running:
-            await self._end_now(one)
+            await self.end_now(one)
         await self.remove_from_host(one)
         while one.phase == records.ENDED:  # a terminal is being drained
             await one.changed()
@@ -422,7 +423,7 @@ class Supervisor:
         if len(self.removed) > _REMEMBERED:
             self.removed.popitem(last=False)
 
-    async def _end_now(self, one: Managed) -> None:
+    async def end_now(self, one: Managed) -> None:
         """First it alone, whose namespace ends with it; then everybody in its cgroup."""
         one.run.intent = one.run.intent or "stopped"
         pid = one.run.pid
