@@ -30,6 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from bench import base_config, make_bundle
 from bench_bed import bed
+from host import remove_cgroups
 
 from wherry_shim import containerd, events, ttrpc, wire
 from wherry_shim.loop import Later, Loop
@@ -302,6 +303,7 @@ def main() -> int:
         report = Report(shims)
         with sink(place / "ttrpc"):
             everything(report, shims, place, given.rounds, given.pods)
+        remove_cgroups([NAMESPACE])
         if mounted:  # else it may be in use by others
             end_zygote(place, shims[0])
     if given.markdown:
