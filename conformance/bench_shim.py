@@ -19,6 +19,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -33,8 +34,9 @@ from bench_bed import bed
 from host import remove_cgroups
 
 from wherry_shim import containerd, events, ttrpc, wire
+from wherry_shim.bootstrap_start import DIRECTORY
 from wherry_shim.loop import Later, Loop
-from wherry_shim.zygote import TITLE
+from wherry_shim.zygote import socket_path
 
 IDLE = 0.040
 NAMESPACE = "wherry-bench"
@@ -151,19 +153,27 @@ def memory_of(pid: int) -> int:
 def shim_processes(place: Path, shim: Shim) -> dict[int, str]:
     """Servers of this bench, and what they have beside them."""
     found = {}
-    namespace = os.readlink("/proc/self/ns/mnt")
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            if os.readlink(f"/proc/{pid}/ns/mnt") != namespace:
-                continue
+            words = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             if f" {place}/" in words and Path(shim.binary).name in words.split(" ", 1)[0]:
-                found[int(pid)] = "server"
+                found[int(name)] = "server"
             elif not shim.runtime and words.startswith(f"wherry-monitor -namespace {NAMESPACE} "):
-                found[int(pid)] = "monitor"
-            elif not shim.runtime and words == TITLE:
-                found[int(pid)] = "zygote"
+                found[int(name)] = "monitor"
+    if not shim.runtime and (pid := zygote_of(shim)):
+        found[pid] = "zygote"
     return found
+
+
+def zygote_of(shim: Shim) -> int:
+    """There may be others, of other installations. 0: there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer:
+        try:
+            peer.connect(socket_path(DIRECTORY, shim.binary))
+        except OSError:
+            return 0
+        pid: int = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
 
 
 def memory(shim: Shim, place: Path, rootfs: Path, pods: int) -> dict[str, float]:
