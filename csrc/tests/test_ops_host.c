@@ -218,6 +218,29 @@ static void directories(void)
 	end();
 }
 
+/* In the journal before it is there: whoever finds a crash takes it away. */
+static void mount_point(void)
+{
+	const struct wherry_journal_entry *entry;
+	struct host_container container;
+	struct stat status;
+
+	begin();
+	PLAN_ADD(&plan, OP_MOUNT_POINT, WHERRY_CALLER, wherry_op_mount_point)->path = plan_template(&plan, at(top, "state/one/rootfs"));
+	prepare();
+	CHECK_EQUAL(claim(), 0);
+	CHECK_EQUAL(op_mount_point(&c.machine, step(1)), 0);
+	CHECK(stat(at(top, "state/one/rootfs"), &status) == 0 && S_ISDIR(status.st_mode) && (status.st_mode & 07777) == 0700);
+	CHECK_EQUAL(host_open(&container, c.request.root, "one"), 0);
+	CHECK_EQUAL(container.head->journal_count, 1);
+	entry = (const void *)((const char *)container.head + container.head->journal_offset);
+	CHECK(entry->kind == WHERRY_JOURNAL_MOUNT && entry->state == WHERRY_JOURNAL_BEGUN);
+	host_close(&container);
+	CHECK_EQUAL(op_mount_point(&c.machine, step(1)), -EEXIST);
+	CHECK_EQUAL(c.machine.failed_call, WHERRY_CALL_MKDIR);
+	end();
+}
+
 static void controllers(void)
 {
 	struct wherry_op_cgroup_controllers *op;
@@ -518,6 +541,7 @@ static const struct check_case cases[] = {
 	{ "claimed_twice", claimed_twice },
 	{ "claimed_where_others_write", claimed_where_others_write },
 	{ "directories", directories },
+	{ "mount_point", mount_point },
 	{ "controllers", controllers },
 	{ "cpuset", cpuset },
 	{ "values", values },
