@@ -351,7 +351,7 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     container = process.container
     options = ExecOptions(container.root, container.id)
     options.process, options.process_name = process.spec, "process"
-    options.attached, options.verb = True, "exec"
+    options.attached, options.verb, options.adopts = True, "exec", process.adopts
     streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
     process.streams = streams
     try:

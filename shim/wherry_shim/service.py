@@ -294,7 +294,8 @@ class Service(Keeper):
         if container.checkpoint is not None:
             raise ShimError(UNKNOWN, "cannot exec in a created state")
         spec = (request.get("spec") or {}).get("value") or b""
-        container.execs[exec_id] = Process(container, exec_id, container.next_number(), _names(request), spec)
+        process = container.execs[exec_id] = Process(container, exec_id, container.next_number(), _names(request), spec)
+        process.adopts = bool(request.get("adopts"))  # of callers in this process: no message has it
         self.emit("/tasks/exec-added", {"container_id": container.id, "exec_id": exec_id})
         return {}
 

@@ -77,6 +77,7 @@ class Process:
         self.exited_at = NOT_EXITED
         self.starting = False  # its end is published after its start
         self.input_closed = False
+        self.adopts = False  # an exec's program gets what its descendants leave, so that all of them can be ended with it (kill_tree)
         self.streams: "Streams | None" = None
         self.answer = Later()  # of the monitor: a Report
         self.ended = Later()  # published

@@ -180,7 +180,7 @@ def test_a_timeout_ends_all_of_an_exec(server: Server, bundle: Bundle) -> None:
     server.run(bundle)
     here = execute(server, "sh", "-c", "sleep 999 & setsid sleep 998 & echo begun; wait")
     here.call.cancel()
-    timeout = pb.ExecRequest.Start(id="a", args=["sh", "-c", "sleep 997 & setsid sleep 996 & echo begun; wait"])
+    timeout = pb.ExecRequest.Start(id="a", args=["sh", "-c", "sleep 997 & (setsid sleep 996 &); echo begun; wait"])
     timeout.timeout.FromMilliseconds(400)
     late = Conversation(server.shim.Exec, pb.ExecRequest(start=timeout))
     exit = late.end()

@@ -174,6 +174,7 @@ enum wherry_plan_flags {
 	WHERRY_PLAN_NO_PROCESS = 1 << 8,     /* config without process: create works, start must fail */
 	WHERRY_PLAN_EXEC = 1 << 9,           /* one more process for a container: no claim, no start to wait for, OP_PUBLISH keeps no record */
 	WHERRY_PLAN_UNIT = 1 << 10,          /* in a unit of systemd: delete is Python's */
+	WHERRY_PLAN_WARNED = 1 << 11,        /* its compiler had warnings, which are not in it */
 };
 
 struct wherry_plan {

@@ -93,7 +93,7 @@ class Container:
         options = CreateOptions(state_root(root), id, bundle.path)
         options.config, options.stdio = bundle.data, stdio
         options.console_socket, options.preserve_fds = console_socket, preserve_fds
-        options.no_new_keyring = not new_keyring
+        options.no_new_keyring, options.heeds = not new_keyring, True
         prepared = prepare(options)
         check_terminal(options, prepared)
         create = launch(options, prepared)

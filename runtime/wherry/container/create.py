@@ -31,7 +31,7 @@ class Prepared:
 
     def __init__(self, config: bytes, plan: bytes, warnings: "list[str]") -> None:
         self.config, self.plan, self.warnings = config, plan, warnings
-        self.flags: int = unpack_from("<I", plan, _FLAGS_OFFSET)[0]
+        self.flags = _flags(plan)
 
     @property
     def terminal(self) -> bool:
@@ -80,20 +80,24 @@ def read_config(bundle: str) -> bytes:
 
 def _plan(options: "CreateOptions", config: bytes) -> "tuple[bytes, list[str]]":
     environment = listen_environment()
-    cached = None
+    cached, plan = None, None
     options.phase("look into the cache")
     if not environment and not options.notify and not options.fresh and options.cgroup_manager == "cgroupfs":
         cached = _cached(config, options)
         plan = cached and cached.load(options.root)
-        if plan:
+        if plan and not (options.heeds and _flags(plan) & constants.WHERRY_PLAN_WARNED):
             return plan, []
-    compilation = Compilation(options, config, environment)
+    compilation, known = Compilation(options, config, environment), plan is not None
     plan = compilation.plan()
     options.phase("store the plan")
-    cacheable = not compilation.bound and unpack_from("<I", plan, _FLAGS_OFFSET)[0] & constants.WHERRY_PLAN_CACHEABLE
-    if cached is not None and cacheable:
+    cacheable = not compilation.bound and _flags(plan) & constants.WHERRY_PLAN_CACHEABLE
+    if cached is not None and cacheable and not known:
         keep(options.root, cached, plan, lambda: compilation.pattern(cached))
     return plan, compilation.warnings
+
+
+def _flags(plan: bytes) -> int:
+    return int(unpack_from("<I", plan, _FLAGS_OFFSET)[0])
 
 
 def _cached(config: bytes, options: "CreateOptions") -> "native.Pattern | None":
@@ -167,7 +171,7 @@ class Compilation:
             return None  # only the check puts such names right
         if native.BLANK in self.config or wanted(document)["namespaces"] or self.facts is None:
             return None
-        return compile(document, self.facts, self._choices([]))
+        return compile(document, self.facts, self._choices(list(self.warnings)))
 
     def _choices(self, warnings: "list[str]") -> "Options":
         from wherry.plan.options import Options

@@ -40,6 +40,7 @@ class CreateOptions(Traced):
         "console_as_is",
         "console_socket",
         "fresh",
+        "heeds",
         "id",
         "no_new_keyring",
         "no_pivot",
@@ -69,6 +70,7 @@ class CreateOptions(Traced):
         self.rootless: "bool | None" = None
         self.stdio = (-1, -1, -1)
         self.fresh = False  # compiled, whatever the cache has: a plan from there has no warnings, they were said when it was compiled
+        self.heeds = False  # wants the warnings of a plan from the cache as well, and has it compiled anew for them
         self.warn: "Callable[[list[str]], None] | None" = None  # who wants to know, where run does not come back
 
 

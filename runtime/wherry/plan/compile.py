@@ -228,6 +228,7 @@ def plan_flags(job: Job) -> int:
         (job.process is not None and job.process.get("terminal"), constants.WHERRY_PLAN_TERMINAL),
         (given.get("poststart"), constants.WHERRY_PLAN_POSTSTART),
         (given.get("poststop"), constants.WHERRY_PLAN_POSTSTOP),
+        (job.options.warnings, constants.WHERRY_PLAN_WARNED),
     ):
         if wanted_:
             flags |= bit

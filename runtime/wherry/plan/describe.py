@@ -226,7 +226,7 @@ def _text(data: bytes, reference: int) -> str | None:
 
 # ---- words
 
-_PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS", "EXEC", "UNIT")
+_PLAN_FLAGS = ("CACHEABLE", "INTERLUDE", "NEW_USER", "TERMINAL", "POSTSTART", "POSTSTOP", "SHARED_PID", "ROOTLESS", "NO_PROCESS", "EXEC", "UNIT", "WARNED")
 _CGROUP_FLAGS = ("V2", "EXISTING", "OPTIONAL", "WHERE_POSSIBLE", "JOIN")
 _WRITE_FLAGS = ("MISSING_OK", "IGNORE", "ALTERNATIVE")
 _PIVOTS = ("pivot to the rootfs and detach the old root", "move the rootfs to / and change root", "change root to the rootfs")

@@ -79,7 +79,8 @@ class Execs:
 
     async def _call(self, one: Managed, run: ManagedExec, asked: ExecAsked) -> None:
         engine, target = self._supervisor.engine, {"id": one.id, "exec_id": run.id}
-        await engine.call("Exec", {**target, **run.place.names(asked.terminal, asked.stdin), "spec": {"value": asked.process}})
+        names = run.place.names(asked.terminal, asked.stdin)
+        await engine.call("Exec", {**target, **names, "spec": {"value": asked.process}, "adopts": asked.timeout > 0})
         try:
             await engine.call("Start", target)
         except ShimError:
