@@ -95,7 +95,9 @@ def test_a_directory_of_another_runtime_is_left_alone(runtime: Runtime, foreign:
 def test_a_claim_that_came_to_nothing_is_removed(runtime: Runtime, foreign: Callable[..., Path]) -> None:
     foreign("empty")
     foreign("begun", config_json="{}")
+    foreign("late", **{"exit": "{}", "exit-probe": "{}"})  # a monitor wrote while the rest was being removed
     runtime("delete", "--force", "empty")
+    runtime("delete", "--force", "late")
     runtime("gc")
     assert [name for name in os.listdir(runtime.root) if name[0] != "@"] == []
 

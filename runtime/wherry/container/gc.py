@@ -23,8 +23,8 @@ YOUNG_S = 60
 """A claimed directory without a record that is younger may belong to a create that is just at it."""
 
 
-_OURS = ("config.json", "plan", "start", "result", "record", "state.json")
-"""What a create makes in a container's directory, and temporary files, whose names begin with a dot."""
+_OURS = ("config.json", "plan", "start", "result", "record", "state.json", "monitor", "exit")
+"""What a create and a monitor (with `exit-<exec id>`) make in a container's directory. The names of temporary files begin with a dot."""
 
 
 class Finding:
@@ -183,7 +183,7 @@ def _alien(container: Container) -> str:
     names = posix.listdir(container.directory)
     if "state.json" in names and "startTime" not in _state_file(container):
         return "a state.json of another kind"
-    return next((name for name in sorted(names) if name not in _OURS and name[:1] not in ".@"), "")
+    return next((name for name in sorted(names) if name not in _OURS and name[:1] not in ".@" and name[:5] != "exit-"), "")
 
 
 def _state_file(container: Container) -> "dict[str, Any]":
