@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -33,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell that has put us into the background: programs under test would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "requires(*names): skipped, loudly, where one of them is missing (harness/requirements.py)")
     config.addinivalue_line("markers", "ours: about wherry alone; not run with --runtime")
     config.addinivalue_line("markers", "v2: has something of its own to say on a pure cgroup v2 host")
