@@ -27,9 +27,12 @@ static int become_python(char **argv)
 int main(int argc, char **argv)
 {
 	struct shim_call call = { 0 };
+	const bool usual = argc > 0 && shim_arguments(&call, argv);
 	int status = -1;
 
-	if (argc > 0 && shim_arguments(&call, argv)) {
+	if (argc > 0 && !usual && !call.action && call.namespace.size && shim_is_porter())
+		return shim_porter(argv);
+	if (usual) {
 		if (!strcmp(call.action, "delete"))
 			status = shim_delete(&call);
 		else if (shim_input(&call))

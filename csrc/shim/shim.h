@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * containerd-shim-wherry-v2 on PATH: `start` and `delete` as they nearly always are, in a millisecond. It holds no container and decides nothing that
+ * containerd-shim-wherry-v2 on PATH: `start` and `delete` as they nearly always are, in a millisecond, and the porter of each pod. It decides nothing that
  * Python (shim/wherry_shim/bootstrap*.py) would decide otherwise: whatever is unusual, or fails before anything was done, is left to Python with the
  * same arguments and the same standard input.
  */
@@ -15,7 +15,8 @@ enum {
 	SHIM_SOCKET = 107,        /* what fits into an address, with its NUL */
 	SHIM_INPUT = 256 << 10,   /* of standard input; more is for Python */
 	SHIM_PACKET = 192 << 10,
-	SHIM_PATIENCE_MS = 20,
+	SHIM_TEXTS = 16 << 10,    /* of the server's command line */
+	SHIM_VARIABLES = 512,
 };
 
 #define SHIM_DIRECTORY "/run/containerd/s"
@@ -45,9 +46,13 @@ bool shim_group(struct shim_text *group);
 /* world.c: of the zygote that can serve us */
 bool shim_zygote_path(char path[SHIM_SOCKET]);
 
-/* zygote.c: a connected socket, or -1; then the server's pid, or -1 */
-int shim_zygote_connect(void);
-pid_t shim_zygote_ask(int zygote, const struct shim_call *call, char **argv, int listener, int log);
+/* zygote.c: a connected socket, or -1; then the worker's pid, or -1 */
+int shim_zygote_connect(const char *path, int patience_ms);
+pid_t shim_zygote_ask(int zygote, char **argv, int32_t score, int given, int log);
+
+/* porter.c: without an action and with a listening socket as descriptor 3 this program is a pod's porter (porter.h) */
+bool shim_is_porter(void);
+int shim_porter(char **argv);
 
 /* start.c, delete.c: the exit status, or -1 = nothing has been done, Python shall */
 int shim_start(const struct shim_call *call, char **argv);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `start` where a zygote can be asked: as shim/wherry_shim/bootstrap_start.py does it. The directory of the sockets stays locked until the server is there,
- * so that giving up half way leaves nothing that another start could have taken for a server.
+ * `start`, as shim/wherry_shim/bootstrap_start.py does it. The directory of the sockets stays locked until the server's porter is there, so that giving
+ * up half way leaves nothing that another start could have taken for a server.
  */
 #include "shim.h"
 
@@ -77,7 +77,100 @@ static bool write_address(const char *address)
 	return fd >= 0 && !wherry_write_all(fd, address, strlen(address)) && !rename(".address", "address");
 }
 
-static int serve(const struct shim_call *call, char **argv, const struct sockaddr_un *address, int zygote)
+/* The kernel takes a server a little sooner than containerd, our parent. */
+static void raise_score(void)
+{
+	char path[48] = "/proc/", text[32];
+	cleanup_fd int fd = -1;
+	long score;
+
+	wherry_decimal((uint64_t)getppid(), path + strlen(path));
+	strcat(path, "/oom_score_adj");
+	score = shim_read(path, text, sizeof(text)) > 0 ? strtol(text, NULL, 10) : 0;
+	score = score < 999 ? score + 1 : 1000;
+	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	text[0] = '-';
+	wherry_decimal((uint64_t)(score < 0 ? -score : score), text + (score < 0));
+	(void)!write(fd, text, strlen(text));
+}
+
+/* The server's command line, which is the porter's, and in which it says who it is. */
+static char **server_words(const struct shim_call *call, char *self)
+{
+	static char *words[16], texts[SHIM_TEXTS], *end = texts;
+	const struct { const char *flag; struct shim_text value; } pairs[] = {
+		{ "-namespace", call->namespace }, { "-id", call->id }, { "-address", call->address }, { "-publish-binary", call->binary },
+	};
+	size_t count = 0;
+
+	words[count++] = self;
+	for (size_t i = 0; i < WHERRY_LENGTH(pairs); i++) {
+		if (!pairs[i].value.size && i == WHERRY_LENGTH(pairs) - 1)
+			continue;
+		if (pairs[i].value.size + 1 > sizeof(texts) - (size_t)(end - texts))
+			return NULL;
+		words[count++] = (char *)(uintptr_t)pairs[i].flag;
+		words[count++] = end;
+		if (pairs[i].value.size)
+			memcpy(end, pairs[i].value.data, pairs[i].value.size);
+		end += pairs[i].value.size;
+		*end++ = '\0';
+	}
+	if (call->debug)
+		words[count++] = (char *)(uintptr_t)"-debug";
+	words[count] = NULL;
+	return words;
+}
+
+static char **server_environment(const struct shim_call *call)
+{
+	static char *variables[SHIM_VARIABLES + 3], ttrpc[SHIM_PATH] = "TTRPC_ADDRESS=";
+	bool arenas = false;
+	size_t count = 0;
+
+	for (char **variable = environ; *variable; variable++) {
+		if (call->ttrpc.size && !strncmp(*variable, ttrpc, 14))
+			continue;
+		if (count == SHIM_VARIABLES)
+			return NULL;
+		arenas |= !strncmp(*variable, "MALLOC_ARENA_MAX=", 17);
+		variables[count++] = *variable;
+	}
+	if (!arenas)
+		variables[count++] = (char *)(uintptr_t)"MALLOC_ARENA_MAX=1"; /* of a worker that is an interpreter of its own */
+	if (call->ttrpc.size) {
+		if (!append(ttrpc, sizeof(ttrpc), call->ttrpc))
+			return NULL;
+		variables[count++] = ttrpc;
+	}
+	return variables;
+}
+
+/* The porter is this program once more, in a process group of its own, with nothing of ours but the socket and the bundle's log. */
+static pid_t start_porter(const struct shim_call *call, char **argv, int listener, int log)
+{
+	static char path[SHIM_PATH];
+	char **words = server_words(call, argv[0]), **variables = server_environment(call);
+	volatile int error = 0;
+	pid_t pid;
+
+	if (!words || !variables || readlink("/proc/self/exe", path, sizeof(path) - 1) < 1)
+		return -1;
+	raise_score();
+	pid = vfork();
+	if (!pid) {
+		const int null = open("/dev/null", O_RDWR), low = fcntl(listener, F_DUPFD_CLOEXEC, 8), said = fcntl(log, F_DUPFD_CLOEXEC, 8);
+
+		setpgid(0, 0);
+		if (dup2(null, 0) == 0 && dup2(null, 1) == 1 && dup2(said, 2) == 2 && dup2(low, 3) == 3 && !wherry_cloexec_from(4))
+			execve(path, words, variables);
+		error = errno;
+		_exit(127);
+	}
+	return error ? -1 : pid;
+}
+
+static int serve(const struct shim_call *call, char **argv, const struct sockaddr_un *address)
 {
 	cleanup_fd int listener = bind_socket(address), log = -1;
 
@@ -88,7 +181,7 @@ static int serve(const struct shim_call *call, char **argv, const struct sockadd
 	log = open("log", O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
 	if (log < 0)
 		log = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (shim_zygote_ask(zygote, call, argv, listener, log) > 0)
+	if (start_porter(call, argv, listener, log) > 0)
 		return 0;
 	unlink(address->sun_path);
 	return -1;
@@ -119,17 +212,17 @@ int shim_start(const struct shim_call *call, char **argv)
 	struct shim_text directory = call->directory.size ? call->directory : shim_word(SHIM_DIRECTORY), group;
 	struct sockaddr_un socket_address = { .sun_family = AF_UNIX };
 	char address[8 + SHIM_SOCKET] = "unix://", place[SHIM_SOCKET] = "";
-	cleanup_fd int zygote = -1, lock = -1;
+	const char *park = getenv("WHERRY_SHIM_PARK");
+	cleanup_fd int lock = -1;
 
-	if (is_set("SCHED_CORE") || is_set("WHERRY_ZYGOTE") || !shim_group(&group))
+	if (is_set("SCHED_CORE") || is_set("WHERRY_ZYGOTE") || (park && !strcmp(park, "off")) || !shim_group(&group))
 		return -1;
 	if (!group.size)
 		group = call->id;
 	if (!append(place, sizeof(place), directory) || !socket_path(call, directory, group, socket_address.sun_path))
 		return -1;
-	zygote = shim_zygote_connect();
 	lock = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (zygote < 0 || lock < 0 || flock(lock, LOCK_EX) < 0 || serve(call, argv, &socket_address, zygote) < 0)
+	if (lock < 0 || flock(lock, LOCK_EX) < 0 || serve(call, argv, &socket_address) < 0)
 		return -1;
 	wherry_close(&lock);
 	strcat(address, socket_address.sun_path);

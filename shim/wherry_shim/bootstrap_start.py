@@ -11,7 +11,7 @@ import posix
 import sys
 
 from wherry_shim import messages, wire
-from wherry_shim.bootstrap import Arguments, UsageError, read_file, read_input, write_all
+from wherry_shim.bootstrap import NAME, Arguments, UsageError, read_file, read_input, write_all
 
 DIRECTORY = "/run/containerd/s"
 LONGEST_PATH = 106
@@ -83,7 +83,7 @@ def main(arguments: Arguments) -> int:
     if listener is not None:
         pid = 0
         try:
-            pid = spawn(request, listener)
+            pid = spawn_porter(request, listener) or spawn(request, listener)
             join_cgroup(pid, request.options.get("shim_cgroup", ""))
             write_address(address)
         except BaseException:
@@ -197,12 +197,32 @@ def bind(path: str) -> "_socket.socket | None":
     return listener
 
 
-def spawn(request: Request, listener: "_socket.socket") -> int:
-    """The server: from the zygote, else by itself."""
-    argv, environment = words_of(request), dict(posix.environ)
+def spawn_porter(request: Request, listener: "_socket.socket") -> int:
+    """The program beside us as a porter (csrc/shim/porter.h), which gets workers for itself. 0: the server is to be a process of its own."""
+    program = f"{sys.argv[0].rpartition('/')[0]}/{NAME}"
+    alone = [name for name in (b"SCHED_CORE", b"WHERRY_ZYGOTE") if posix.environ.get(name) not in (None, b"", b"on")]
+    if alone or posix.environ.get(b"WHERRY_SHIM_PARK") == b"off" or request.options.get("shim_cgroup") or not _exists(program):
+        return 0
+    environment = environment_of(request)
+    log = open_log()
+    try:
+        set_oom_score(posix.getpid(), oom_score())
+        return posix.posix_spawn(program, [program, *words_of(request)[1:]], environment, file_actions=server_files(listener.fileno(), log), setpgroup=0)
+    finally:
+        posix.close(log)
+
+
+def environment_of(request: Request) -> "dict[bytes, bytes]":
+    environment = dict(posix.environ)
     environment.setdefault(b"MALLOC_ARENA_MAX", b"1")
     if request.ttrpc:
         environment[b"TTRPC_ADDRESS"] = request.ttrpc.encode()
+    return environment
+
+
+def spawn(request: Request, listener: "_socket.socket") -> int:
+    """The server: from the zygote, else by itself."""
+    argv, environment = words_of(request), environment_of(request)
     score = oom_score()
     if environment.get(b"SCHED_CORE"):
         share_core()
@@ -230,9 +250,13 @@ def words_of(request: Request) -> "list[str]":
 
 def spawn_cold(argv: "list[str]", environment: "dict[bytes, bytes]", listener: int, log: int) -> int:
     """A process group of its own, nothing of ours but the socket, its errors to the bundle's log."""
+    words = [sys.executable, "-I", "-S", *argv]
+    return posix.posix_spawn(sys.executable, words, environment, file_actions=server_files(listener, log), setpgroup=0)
+
+
+def server_files(listener: int, log: int) -> "list[tuple[object, ...]]":
     actions: list[tuple[object, ...]] = [(posix.POSIX_SPAWN_OPEN, fd, "/dev/null", posix.O_RDWR, 0) for fd in (0, 1)]
-    actions += [(posix.POSIX_SPAWN_DUP2, log, 2), (posix.POSIX_SPAWN_DUP2, listener, LISTENER)]
-    return posix.posix_spawn(sys.executable, [sys.executable, "-I", "-S", *argv], environment, file_actions=actions, setpgroup=0)
+    return [*actions, (posix.POSIX_SPAWN_DUP2, log, 2), (posix.POSIX_SPAWN_DUP2, listener, LISTENER)]
 
 
 def share_core() -> None:

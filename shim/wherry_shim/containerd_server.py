@@ -1,23 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server of a group's containers, for containerd. It ends with a Shutdown when it has no container, or when nobody has needed it for a while."""
+"""The server of a group's containers, for containerd. It ends with a Shutdown when it has no container, or when nobody has needed it for a while.
+
+Nearly always it is a porter's worker: it takes over what the last worker has left, and parks when there is nothing to do (parking.py).
+"""
 
 import _signal  # type: ignore[import-not-found]
 import _socket
 import posix
+import sys
 import time
 
-from wherry_shim import ttrpc
-from wherry_shim.bootstrap import Arguments, UsageError, complain
+from wherry_shim import monitor, parking, ttrpc
+from wherry_shim.bootstrap import NAME, Arguments, UsageError, complain
 from wherry_shim.bootstrap_start import DIRECTORY, LISTENER, locked
 from wherry_shim.containerd import METHODS, SANDBOX_SERVICE, TASK_SERVICES, Emitter, Handler, unpack
 from wherry_shim.events import Command, Publisher
 from wherry_shim.keeper import Setting
 from wherry_shim.loop import Later, Loop
+from wherry_shim.porter import READY, Porter
 from wherry_shim.service import Service
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from wherry_shim.grpc_server import GrpcServer
+    from wherry_shim.loop import Timer
     from wherry_shim.sandbox import Sandbox
 
 LINGER = 60.0
@@ -49,13 +55,17 @@ class ContainerdServer:
 
     server: "ttrpc.Server | GrpcServer"
 
-    def __init__(self, arguments: Arguments, path: str, environment: "dict[bytes, bytes]") -> None:
+    def __init__(self, arguments: Arguments, path: str, environment: "dict[bytes, bytes]", porter: "Porter | None" = None) -> None:
         self.loop, self.ended = Loop(), Later()
         self.log = Log(arguments["id"], "debug" in arguments.switches)
         self.loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
         self.path, self.inode = path, 0
         self.publisher = self._publisher(arguments, environment)
-        self.service = Service(self.loop, Setting(arguments["namespace"]), Emitter(self.publisher), unpack)
+        setting = Setting(arguments["namespace"], shim_pid=porter.pid if porter else 0)
+        self.service = Service(self.loop, setting, Emitter(self.publisher), unpack)
+        self.service.porter = porter
+        self.round: "Timer | None" = None
+        self.leaving = False
         self.service.log = self.log
         self.service.shows_ended = True
         self.service.on_shutdown = self.shut_down
@@ -65,13 +75,13 @@ class ContainerdServer:
         self.services[SANDBOX_SERVICE] = self._sandbox_call
         self._known: set[object] = set()
 
-    def serve(self, server: "ttrpc.Server | GrpcServer", place: str = "") -> None:
-        """place: where its socket is now, if that is not yet the path."""
-        self.inode = posix.stat(place or self.path).st_ino
+    def serve(self, server: "ttrpc.Server | GrpcServer", place: str = "", inode: int = 0) -> None:
+        """place: where its socket is now, if that is not yet the path. inode: of the socket, where it is known."""
+        self.inode = inode or posix.stat(place or self.path).st_ino
         self.server = server
         self.server.log = self.log
         self.server.on_request = self._asked
-        self.loop.timer(LINGER, self._look_round)
+        self.round = self.loop.timer(LINGER, self._look_round)
 
     def _publisher(self, arguments: Arguments, environment: "dict[bytes, bytes]") -> "Publisher | Command":
         address = environment.get(b"TTRPC_ADDRESS", b"").decode()
@@ -108,10 +118,11 @@ class ContainerdServer:
             self.log("info", "no container and no client: leaving")
             self.shut_down()
         else:
-            self.loop.timer(LINGER / 2, self._look_round)
+            self.round = self.loop.timer(LINGER / 2, self._look_round)
 
     def shut_down(self) -> None:
         """From here a start finds no server, and begins a new one. Who has connected before gets an end of the connection, as from a dead server."""
+        self.leaving = True
         self.remove_socket()
         self.server.close_listener()
         self.publisher.drained(FAREWELL).then(lambda _: self._leave(20))
@@ -148,31 +159,41 @@ def main(arguments: Arguments) -> int:
     """A cold server. It leaves a zygote behind, where there is none."""
     from wherry_shim import zygote
 
-    listener = inherited()
+    given = inherited()
     zygote.leave_behind(DIRECTORY, forked)
-    serve(arguments, listener)
+    if listens(given):
+        serve(arguments, given)
+    else:
+        zygote.set_title(" ".join([sys.argv[0].rpartition("/")[0] + "/" + NAME + "-worker", *sys.argv[1:]]))
+        work(arguments, given, zygote.socket_path(DIRECTORY, sys.argv[0]))
     return 0
 
 
 def forked(argv: "list[str]") -> None:
     """A server that the zygote has made."""
     try:
-        serve(Arguments(argv[1:]), inherited())
+        given = inherited()
+        (serve if listens(given) else work)(Arguments(argv[1:]), given)
         posix._exit(0)
     except Exception as error:
         complain(f"shim: {type(error).__name__}: {error}")
 
 
+def listens(given: "_socket.socket") -> bool:
+    return bool(given.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN))
+
+
 def inherited() -> "_socket.socket":
+    """The listener of a server, or a porter's end of control."""
     try:
-        listener = _socket.socket(fileno=LISTENER)
-        if not listener.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+        given = _socket.socket(fileno=LISTENER)
+        if not listens(given) and given.type != _socket.SOCK_SEQPACKET:
             raise OSError("not listening")
         posix.set_inheritable(LISTENER, False)
         posix.closerange(LISTENER + 1, 1 << 20)  # what containerd or we forgot to close would be ours for ever
     except OSError as error:
         raise UsageError(f"descriptor {LISTENER} is no listening socket ({error}): the action is start or delete")
-    return listener
+    return given
 
 
 def settle() -> None:
@@ -185,4 +206,25 @@ def serve(arguments: Arguments, listener: "_socket.socket") -> None:
     server = ContainerdServer(arguments, listener.getsockname(), dict(posix.environ))
     server.serve(ttrpc.Server(server.loop, listener, server.services))
     posix.chdir("/")
+    server.run()
+
+
+def work(arguments: Arguments, control: "_socket.socket", zygote: str = "") -> None:
+    """As a porter's worker. zygote: that this process has left behind."""
+    settle()
+    posix.chdir("/")
+    porter = Porter(control)
+    porter.send(READY, parking.OLDEST, parking.VERSION, text=zygote.encode())
+    version, fds = porter.take()
+    monitor.SPAWN = porter.spawn
+    if version:
+        reader = parking.read(fds[0], fds[1:])
+        server = ContainerdServer(arguments, reader.state["path"], posix.environ, porter)
+        parking.restore(server, reader)
+    else:
+        listener = _socket.socket(fileno=fds[0])
+        server = ContainerdServer(arguments, listener.getsockname(), posix.environ, porter)
+        server.serve(ttrpc.Server(server.loop, listener, server.services))
+    porter.listen(server.loop)
+    parking.Parker(server, porter, parking.seconds_of(posix.environ.get(b"WHERRY_SHIM_PARK", b"")))
     server.run()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from wherry_shim.loop import Loop, Timer
     from wherry_shim.monitor import Report
+    from wherry_shim.porter import Porter
 
     Message = dict[str, Any]
 
@@ -38,9 +39,10 @@ class Setting:
 
     __slots__ = ("namespace", "root", "shim_pid")
 
-    def __init__(self, namespace: str, root: str = "/run/containerd/wherry") -> None:
+    def __init__(self, namespace: str, root: str = "/run/containerd/wherry", shim_pid: int = 0) -> None:
+        """shim_pid: of the porter, where there is one."""
         self.namespace, self.root = namespace, root
-        self.shim_pid = posix.getpid()
+        self.shim_pid = shim_pid or posix.getpid()
 
 
 class Keeper:
@@ -57,8 +59,11 @@ class Keeper:
         """Answers of Delete, for who did not get the first one."""
         self._closing = False
         self._sweeper: "Timer | None" = None
+        self.porter: "Porter | None" = None
+        """Who starts monitors for us, and reaps them and what they leave; None: we do."""
         loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
-        native.subreaper()  # what a killed monitor leaves comes to us
+        if setting.shim_pid == posix.getpid():  # else to the porter
+            native.subreaper()  # what a killed monitor leaves comes to us
 
     def _hear(self, container: Container, of: monitor.Monitor) -> None:
         """From now on this monitor speaks for the container."""
@@ -136,7 +141,7 @@ class Keeper:
                 self._pump(process)
             if process.pid and process.status != STOPPED and process.pidfd >= 0:
                 self._adopt(process)
-        if container.cut_short or container.init.status != STOPPED:
+        if self.porter is None and (container.cut_short or container.init.status != STOPPED):
             if self._sweeper is not None:
                 self._sweeper.cancel()
             self._sweep_on(_SWEEP_S[0])
@@ -162,16 +167,27 @@ class Keeper:
 
     def _adopt(self, process: Process) -> None:
         self.log("warning", f"{process.container.id}: its monitor is gone: process {process.pid} is ours now")
+        self.watch_orphan(process)
+
+    def watch_orphan(self, process: Process) -> None:
+        def ended(status: int, at: "Message") -> None:
+            watch = process.container.watch
+            self._ended(process, status, at, watch.count if watch else 0)
 
         def over(_: int) -> None:
-            status = _reaped(process)
-            watch = process.container.watch
-            self._ended(process, status, now(), watch.count if watch else 0)
+            at = now()
+            if self.porter is None:
+                ended(_reaped(process), at)
+                return
+            self.loop.unwatch(process.pidfd)
+            self.porter.status(process.pid).then(lambda later: ended(later.result(), at))
 
         self.loop.watch(process.pidfd, over)
 
     def sweep(self) -> None:
         """Orphans of a killed monitor that nobody else waits for. A thread that is at work may be waiting for a child of its own: then ours alone."""
+        if self.porter is not None:
+            return
         known = {process.pid for container in self._containers.values() for process in (container.init, *container.execs.values())}
         known |= {container.monitor.pid for container in self._containers.values() if container.monitor is not None}
         threads = posix.listdir("/proc/self/task") if not self.loop.threads else [str(get_native_id())]
@@ -182,6 +198,18 @@ class Keeper:
                     posix.waitpid(pid, posix.WNOHANG)
             except ChildProcessError:
                 continue
+
+    def deleted(self) -> "dict[str, Message]":
+        return self._deleted
+
+    def adopt_parked(self, container: Container) -> None:
+        """A container that this server had before it parked."""
+        self._containers[container.id] = container
+        if container.monitor is not None:
+            self._hear(container, container.monitor)
+
+    def oom_of(self, id: str) -> "Callable[[], None]":
+        return lambda: self.emit("/tasks/oom", {"container_id": id})
 
     def take(self, container: Container, of: "monitor.Monitor | None") -> None:
         """A container that another server has made; `of`: its monitor, where that lives."""
@@ -203,7 +231,7 @@ class Keeper:
             with opened(container.root, container.id) as record:
                 cgroup = memory_cgroup(cgroups_of(record))
             if cgroup is not None and container.monitor is not None:
-                container.watch = Watch(self.loop, cgroup, lambda: self.emit("/tasks/oom", {"container_id": container.id}), count)
+                container.watch = Watch(self.loop, cgroup, self.oom_of(container.id), count)
                 container.monitor.ask(monitor.WATCH, fds={"events": container.watch.file})
         except (WherryError, OSError) as error:
             self.log("debug", f"{container.id}: nobody tells of a lack of memory: {error}")

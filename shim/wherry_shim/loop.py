@@ -127,6 +127,8 @@ class Loop:
         self._wake = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
         self._running = False
         self.threads = 0
+        self.active = monotonic()
+        """When something was ready last."""
         self.on_error: "Callable[[BaseException], None]" = _raise
         """Gets what a callback raises; the loop goes on."""
         self._epoll.register(self._wake, EPOLLIN)
@@ -145,6 +147,12 @@ class Loop:
         """Before the descriptor is closed; what is not watched is no error."""
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+
+    def watches(self, fd: int) -> bool:
+        return fd in self._watched
+
+    def watched(self) -> "set[int]":
+        return set(self._watched)
 
     def readable(self, fd: int, seconds: float) -> Later:
         """Once: has its value, the events, when there are some; 0 where there were none in this time."""
@@ -170,6 +178,10 @@ class Loop:
         later = Later()
         self.timer(seconds, later.set)
         return later
+
+    def timers(self) -> "set[Timer]":
+        """Those that are set."""
+        return {timer for timer in self._timers if timer.callback is not None}
 
     def _run_timers(self) -> float:
         """Seconds to the next one; -1 = there is none."""
@@ -198,6 +210,11 @@ class Loop:
         """From any thread: calls it in the loop's."""
         self._soon.append(callback)
         posix.eventfd_write(self._wake, 1)
+
+    @property
+    def pending(self) -> bool:
+        """Somebody has called soon()."""
+        return bool(self._soon)
 
     def in_thread(self, function: "Callable[[], Any]") -> Later:
         """Runs what blocks beside the loop; the value is what it returns."""
@@ -237,7 +254,10 @@ class Loop:
             return
         if most >= 0:
             wait = most if wait < 0 else min(wait, most)
-        for fd, events in self._epoll.poll(wait):
+        ready = self._epoll.poll(wait)
+        if ready:
+            self.active = monotonic()
+        for fd, events in ready:
             if fd == self._wake:
                 self._woken()
                 continue

@@ -70,6 +70,10 @@ NOFILE: "tuple[int, int] | None" = None
 """The limit of descriptors that containers begin with, where the server has raised its own."""
 
 
+SPAWN: "Callable[[list[str], int, int], tuple[int, int]] | None" = None
+"""Who starts monitors in the place of this process, whose children they must not be: (path and words, descriptors 3 and 4) -> pid, pidfd."""
+
+
 class Report:
     """What a monitor says. `process`: 0 is the container's first, others have the number that they were given."""
 
@@ -98,21 +102,32 @@ class Report:
 class Monitor:
     """`on_report` gets each report; `on_end` is called once when the monitor is gone."""
 
-    def __init__(self, loop: "Loop", connection: socket, pid: int = 0) -> None:
+    def __init__(self, loop: "Loop", connection: "socket | None", pid: int = 0, pidfd: int = -1) -> None:
+        """pidfd: where the caller has it already."""
         self.loop, self.pid = loop, pid
         self.on_report: "Callable[[Report], None]" = lambda report: report.close()
         self.on_end: "Callable[[], None]" = lambda: None
         self._socket: "socket | None" = connection
-        self._pidfd = posix.pidfd_open(pid) if pid else -1
+        self._pidfd = posix.pidfd_open(pid) if pid and pidfd < 0 and connection is not None else pidfd
         self._unsent: "list[tuple[bytes, list[int]]]" = []
-        loop.watch(connection.fileno(), self._ready)
-        if pid:
+        if connection is not None:
+            loop.watch(connection.fileno(), self._ready)
+        if self._pidfd >= 0:
             loop.watch(self._pidfd, self._reap)
 
     @classmethod
     def start(cls, loop: "Loop", namespace: str, id: str, lock: int) -> "Monitor":
         """A new one, in a session of its own, out of the reach of what is sent to the server's group. It holds `lock` as long as it lives."""
+        words = ["wherry-monitor", "-namespace", namespace, "-id", id]
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        if SPAWN is not None:
+            try:
+                return cls(loop, ours, *SPAWN([program(), *words], theirs.fileno(), lock))
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
         lock = _lifted(lock)
         try:
             actions = [
@@ -121,7 +136,6 @@ class Monitor:
                 (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
                 (posix.POSIX_SPAWN_DUP2, lock, 4),
             ]
-            words = ["wherry-monitor", "-namespace", namespace, "-id", id]
             pid = posix.posix_spawn(program(), words, {}, file_actions=actions, setsid=True, setsigmask=())
             if NOFILE is not None:
                 from resource import RLIMIT_NOFILE, prlimit
@@ -150,6 +164,16 @@ class Monitor:
             if descriptor >= 0:
                 posix.close(descriptor)
         return cls(loop, connection)
+
+    @classmethod
+    def taken(cls, loop: "Loop", connection: int, pid: int, pidfd: int) -> "Monitor":
+        """One that this server had before it parked; its descriptors, as parts() has given them."""
+        return cls(loop, socket(fileno=connection) if connection >= 0 else None, pid, pidfd)
+
+    def parts(self) -> "tuple[int, int, bool]":
+        """Connection, pidfd (-1 where there is none any more), and whether something is not sent yet."""
+        pidfd = self._pidfd if self._pidfd >= 0 and self.loop.watches(self._pidfd) else -1
+        return -1 if self._socket is None else self._socket.fileno(), pidfd, bool(self._unsent)
 
     @property
     def connected(self) -> bool:
@@ -230,9 +254,10 @@ class Monitor:
     def _reap(self, events: int) -> None:
         self.loop.unwatch(self._pidfd)
         posix.close(self._pidfd)
+        self._pidfd = -1
         try:
             posix.waitpid(self.pid, posix.WNOHANG)
-        except ChildProcessError:  # swept up by the keeper
+        except ChildProcessError:  # swept up by the keeper, or the porter's
             pass
         self._readable(events)  # its last words come before its end
         if self._socket is not None:

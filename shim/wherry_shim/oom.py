@@ -25,7 +25,7 @@ class Watch:
 
     def __init__(self, loop: "Loop", cgroup: "Cgroup", on_kill: "Callable[[], None]", count: "int | None" = 0) -> None:
         """count: how many have been told of; None = all that there are."""
-        self._loop, self._on_kill, self._event = loop, on_kill, -1
+        self._loop, self._on_kill, self.event = loop, on_kill, -1
         self.last = 0
         self.count = 1 << 62 if count is None else count
         self.file = posix.open(f"{cgroup.path}/{'memory.events' if cgroup.v2 else 'memory.oom_control'}", posix.O_RDONLY | posix.O_CLOEXEC)
@@ -41,18 +41,29 @@ class Watch:
             self.close()
             raise
 
+    @classmethod
+    def taken(cls, loop: "Loop", file: int, event: int, count: int, last: int, on: bool, on_kill: "Callable[[], None]") -> "Watch":
+        """One that this server had before it parked. on: its descriptors are to be watched."""
+        self = cls.__new__(cls)
+        self._loop, self._on_kill, self.event, self.file, self.count, self.last = loop, on_kill, event, file, count, last
+        if on and event >= 0:
+            loop.watch(event, self._signalled, EPOLLIN)
+        elif on:
+            loop.watch(file, self._changed, EPOLLPRI)
+        return self
+
     def _register(self, path: str) -> None:
-        self._event = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
+        self.event = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
         control = posix.open(f"{path}/cgroup.event_control", posix.O_WRONLY | posix.O_CLOEXEC)
         try:
-            posix.write(control, b"%d %d" % (self._event, self.file))
+            posix.write(control, b"%d %d" % (self.event, self.file))
         finally:
             posix.close(control)
-        self._loop.watch(self._event, self._signalled, EPOLLIN)
+        self._loop.watch(self.event, self._signalled, EPOLLIN)
 
     def _signalled(self, events: int) -> None:
         try:
-            posix.eventfd_read(self._event)
+            posix.eventfd_read(self.event)
         except BlockingIOError:
             return
         self._changed(events)
@@ -88,15 +99,15 @@ class Watch:
 
     def _stop(self) -> None:
         self._loop.unwatch(self.file)
-        if self._event >= 0:
-            self._loop.unwatch(self._event)
+        if self.event >= 0:
+            self._loop.unwatch(self.event)
 
     def close(self) -> None:
         self._stop()
-        for fd in (self.file, self._event):
+        for fd in (self.file, self.event):
             if fd >= 0:
                 posix.close(fd)
-        self.file = self._event = -1
+        self.file = self.event = -1
 
 
 def memory_cgroup(cgroups: "Sequence[Cgroup]") -> "Cgroup | None":

@@ -121,20 +121,20 @@ class Turn:
     """Start, delete, pause, resume and update of one container come one after the other. Nobody waits for it who answers from memory."""
 
     def __init__(self) -> None:
-        self._held = False
+        self.held = False
         self._queue: "list[Later]" = []
 
     async def take(self) -> None:
-        if self._held:
+        if self.held:
             later = Later()
             self._queue.append(later)
             await later
-        self._held = True
+        self.held = True
 
     def give(self) -> None:
-        self._held = False
+        self.held = False
         if self._queue:
-            self._held = True
+            self.held = True
             self._queue.pop(0).set()
 
 

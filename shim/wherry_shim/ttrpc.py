@@ -68,6 +68,10 @@ class Frames:
         self._discard = 0
         self._long = (0, 0)
 
+    @property
+    def begun(self) -> bool:
+        return bool(self._have or self._discard)
+
     def feed(self, data: bytes) -> "Iterable[tuple[int, int, bytes | None]]":
         self._have += data
         while True:
@@ -129,6 +133,9 @@ class Server:
         self.loop.unwatch(listener.fileno())
         self.loop.timer(0.1, lambda: self.loop.watch(listener.fileno(), self._accept) if self._listener is listener else None)
 
+    def listener(self) -> int:
+        return -1 if self._listener is None else self._listener.fileno()
+
     def knocked(self) -> bool:
         """Somebody has connected, and is not accepted yet."""
         return self._listener is not None and bool(select.select([self._listener], [], [], 0)[0])
@@ -163,14 +170,23 @@ class Connection:
     def __init__(self, server: Server, peer: "_socket.socket") -> None:
         self.server, self.loop, self._peer = server, server.loop, peer
         self._frames, self._out = Frames(), bytearray()
-        self._last, self._events, self.closed = 0, EPOLLIN, False
-        self._active: dict[int, tuple[Later, Timer | None]] = {}
+        self.last, self._events, self.closed = 0, EPOLLIN, False
+        self.active: "dict[int, tuple[Later, Timer | None, tuple[str, str, bytes]]]" = {}
+        """By stream: service, method and payload of what is not answered yet."""
         peer.setblocking(False)
         self.loop.watch(peer.fileno(), self._ready)
 
     @property
     def unsent(self) -> bool:
         return bool(self._out)
+
+    def fileno(self) -> int:
+        return self._peer.fileno()
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing of a message is on its way, in either direction."""
+        return not (self._out or self._frames.begun or self.closed)
 
     def _ready(self, events: int) -> None:
         if events & EPOLLOUT:
@@ -197,42 +213,45 @@ class Connection:
         if data is None:
             self._fail(stream, RESOURCE_EXHAUSTED, f"message is longer than {LARGEST} bytes")
         elif kind == REQUEST:
-            if not stream & 1 or stream <= self._last:
+            if not stream & 1 or stream <= self.last:
                 self._fail(stream, INVALID_ARGUMENT, f"stream {stream}: a client's ids are odd and grow")
                 return
-            self._last = stream
+            self.last = stream
             try:
                 self._request(stream, wire.decode("ttrpc.Request", data))
             except wire.DecodeError as error:
                 self._fail(stream, INVALID_ARGUMENT, f"request: {error}")
-        elif kind == DATA and stream not in self._active:
+        elif kind == DATA and stream not in self.active:
             self._fail(stream, INVALID_ARGUMENT, f"stream {stream} is not active")
 
     def _request(self, stream: int, request: "wire.Values") -> None:
-        service, method = request["service"], request["method"]
-        handler = self.server.services.get(service)
+        timeout = request["timeout_nano"]
         self.server.last_use = monotonic()
+        self.ask(stream, request["service"], request["method"], request["payload"], timeout / 1e9 if timeout > 0 else None)
+
+    def ask(self, stream: int, service: str, method: str, payload: bytes, timeout: "float | None") -> None:
+        handler = self.server.services.get(service)
         if handler is None:
             self._fail(stream, UNIMPLEMENTED, f"service {service}: not implemented")
             return
-        if len(self._active) >= MOST_STREAMS:
+        if len(self.active) >= MOST_STREAMS:
             self._fail(stream, RESOURCE_EXHAUSTED, f"more than {MOST_STREAMS} calls at one time")
             return
         try:
             self.server.on_request(self, method)
-            later = handler(method, request["payload"])
+            later = handler(method, payload)
         except Exception as error:
             self._fail(stream, *error_status(error))
             return
         if later.done:
             self._reply(stream, later)
             return
-        timeout = request["timeout_nano"]
-        self._active[stream] = later, self.loop.timer(timeout / 1e9, lambda: self._expire(stream)) if timeout > 0 else None
+        timer = None if timeout is None else self.loop.timer(timeout, lambda: self._expire(stream))
+        self.active[stream] = later, timer, (service, method, payload)
         later.then(lambda _: self._finish(stream, later))
 
     def _finish(self, stream: int, later: Later) -> None:
-        waiting, timer = self._active.pop(stream, (None, None))
+        waiting, timer, _ = self.active.pop(stream, (None, None, None))
         if timer is not None:
             timer.cancel()
         if waiting is later:  # else the time was up, or the client has gone
@@ -248,7 +267,7 @@ class Connection:
         self._send(frame(stream, RESPONSE, data))
 
     def _expire(self, stream: int) -> None:
-        later, _ = self._active.pop(stream)
+        later, _, _ = self.active.pop(stream)
         self._fail(stream, DEADLINE_EXCEEDED, "context deadline exceeded")
         abandon(later)
 
@@ -289,8 +308,8 @@ class Connection:
         self.loop.unwatch(self._peer.fileno())
         self._peer.close()
         self.server.connections.discard(self)
-        active, self._active = self._active, {}
-        for later, timer in active.values():
+        active, self.active = self.active, {}
+        for later, timer, _ in active.values():
             if timer is not None:
                 timer.cancel()
             abandon(later)

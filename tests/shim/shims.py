@@ -30,6 +30,7 @@ class Shim:
     def command(self, *words: str, input: bytes = b"", check: bool = True, **environment: str) -> subprocess.CompletedProcess[bytes]:
         argv = [self.binary or BINARY, "-namespace", NAMESPACE, "-address", self.address, "-publish-binary", "", "-id", self.id, *words]
         env = {"PATH": os.environ["PATH"], "TTRPC_ADDRESS": self.ttrpc_address, "WHERRY_ZYGOTE": os.environ.get("WHERRY_ZYGOTE", "on"), **environment}
+        env |= {"WHERRY_SHIM_PARK": os.environ["WHERRY_SHIM_PARK"]} if "WHERRY_SHIM_PARK" in os.environ and "WHERRY_SHIM_PARK" not in environment else {}
         done = subprocess.run(argv, input=input, capture_output=True, timeout=60, cwd=self.bundle, env=env)
         assert not check or (done.returncode, done.stderr) == (0, b""), done
         return done
