@@ -31,22 +31,30 @@ static void complain(const struct porter *p, const char *text)
 
 /* ---- children */
 
-static int told(struct porter *p, pid_t pid, int status)
+static void tell(struct porter *p, pid_t pid, int status)
 {
 	const struct porter_head head = { PORTER_MAGIC, PORTER_ENDED_ONE, pid, status, -1 };
 
-	return p->control < 0 ? -1 : porter_send(p->control, &head, NULL, 0);
+	if (p->line >= 0 && !porter_send(p->control, &head, NULL, 0))
+		p->told++;
+}
+
+/* The oldest. */
+static void forget(struct porter *p, size_t count)
+{
+	p->ends -= count;
+	memmove(p->ended, p->ended + count, p->ends * sizeof(p->ended[0]));
 }
 
 static void remember(struct porter *p, pid_t pid, int status)
 {
 	if (p->ends == PORTER_ENDED)
-		memmove(p->ended, p->ended + 1, --p->ends * sizeof(p->ended[0]));
+		forget(p, 1);
 	p->ended[p->ends].pid = pid;
 	p->ended[p->ends++].status = status;
 }
 
-/* Monitors, and what a killed one leaves. A worker that is awake hears of it at once, another when it comes. */
+/* Monitors, and what a killed one leaves. A worker that is awake hears of it at once. What it has not read when it parks the next one is told again. */
 static void reap(struct porter *p)
 {
 	struct signalfd_siginfo info;
@@ -57,8 +65,8 @@ static void reap(struct porter *p)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
 		status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-		if (told(p, pid, status) < 0)
-			remember(p, pid, status);
+		remember(p, pid, status);
+		tell(p, pid, status);
 	}
 }
 
@@ -95,6 +103,8 @@ static int64_t now_ms(void)
 
 static bool hold(struct porter *p, struct porter_message *m)
 {
+	size_t unheard;
+
 	if (m->count < 2 || m->size != 2 * (m->count - 1) || m->count - 1 > PORTER_MOST || m->head.b < 1)
 		return false;
 	p->state = m->fd[0];
@@ -102,6 +112,9 @@ static bool hold(struct porter *p, struct porter_message *m)
 	memcpy(p->held, m->fd + 1, p->count * sizeof(p->held[0]));
 	for (size_t i = 0; i < p->count; i++)
 		p->events[i] = (short)((uint8_t)m->text[2 * i] | (uint8_t)m->text[2 * i + 1] << 8);
+	unheard = p->told - (uint32_t)m->head.a;
+	if (unheard < p->ends)
+		forget(p, p->ends - unheard);
 	p->version = m->head.b;
 	p->until = m->head.until;
 	m->count = 0;
@@ -113,7 +126,7 @@ static int give(struct porter *p)
 {
 	const struct porter_head head = { PORTER_MAGIC, PORTER_TAKE, getpid(), p->version, -1 };
 	int line[2], fds[PORTER_MOST + 2], error;
-	size_t count = 0, ends = p->ends;
+	size_t count = 0;
 
 	if (pipe2(line, O_CLOEXEC) < 0)
 		return -errno;
@@ -131,9 +144,9 @@ static int give(struct porter *p)
 	wherry_close(&p->state);
 	while (p->count)
 		wherry_close(&p->held[--p->count]);
-	for (size_t i = 0; i < ends; i++)
-		told(p, p->ended[i].pid, p->ended[i].status);
-	p->ends = 0;
+	p->told = 0;
+	for (size_t i = 0; i < p->ends; i++)
+		tell(p, p->ended[i].pid, p->ended[i].status);
 	return 0;
 }
 
@@ -181,8 +194,8 @@ static bool serve(struct porter *p)
 			return true;
 		else if (got == 1)
 			porter_close_fds(&message);
-		else if (got != -EPROTO && got != -EAGAIN)
-			return false;
+		else if (got != -EPROTO && got != -EAGAIN && got != -ECONNRESET)
+			return false; /* a reset is said once: it went without having read all. What it has said comes after it */
 	}
 }
 

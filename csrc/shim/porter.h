@@ -23,7 +23,7 @@ enum {
 	PORTER_MAGIC = 0x50540001,
 	PORTER_CONTROL = 3,      /* a worker's descriptor of it; of a porter that begins, the listener */
 	PORTER_MOST = 240,       /* descriptors that are held; the kernel takes 253 in a message */
-	PORTER_ENDED = 64,       /* ends that are kept for the next worker; of more the oldest are forgotten */
+	PORTER_ENDED = 64,       /* ends that are kept for a worker that may not have heard of them; of more the oldest are forgotten */
 	PORTER_TEXT = 8 << 10,   /* of a message */
 	PORTER_WORDS = 16,       /* of a command */
 	PORTER_BEGIN_MS = 60000, /* what a worker may need to its first word */
@@ -37,7 +37,7 @@ enum porter_kind {
 	PORTER_SPAWN,     /* worker: text: a path and words. Descriptors: 3 and 4 of the program */
 	PORTER_SPAWNED,   /* porter: a: its pid, or -errno. Descriptor: pidfd */
 	PORTER_ENDED_ONE, /* porter: a: pid of a child, or orphan, b: exit status, 128 + signal where one ended it */
-	PORTER_PARK,      /* worker: b: version, until, text: what to poll for, two bytes for each descriptor but the state */
+	PORTER_PARK,      /* worker: a: how many ends it has heard of, b: version, until, text: what to poll for, two bytes for each descriptor but the state */
 };
 
 /* Followed by the text. Python packs it as <IIiiq. */
@@ -62,6 +62,7 @@ struct porter {
 	int64_t until;
 	struct { pid_t pid; int status; } ended[PORTER_ENDED];
 	size_t ends;
+	uint32_t told; /* to this worker */
 };
 
 /* control.c */

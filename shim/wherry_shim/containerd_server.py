@@ -220,6 +220,7 @@ def work(arguments: Arguments, control: "_socket.socket", zygote: str = "") -> N
     if version:
         reader = parking.read(fds[0], fds[1:])
         server = ContainerdServer(arguments, reader.state["path"], posix.environ, porter)
+        porter.knows(reader.state["unclaimed"])
         parking.restore(server, reader)
     else:
         listener = _socket.socket(fileno=fds[0])

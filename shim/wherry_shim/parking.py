@@ -256,11 +256,14 @@ class Parker:
     def _park(self) -> None:
         try:
             state, writer, until = write(self._server, self._porter.control.fileno())
+            state["unclaimed"] = self._porter.unclaimed()
             data = marshal.dumps(state)
             memory = posix.memfd_create("wherry-pod", posix.MFD_CLOEXEC)
             try:
                 if posix.write(memory, data) == len(data):
-                    self._porter.send(porters.PARK, b=VERSION, until=int(until * 1000) if until else -1, text=writer.text(), fds=[memory, *writer.fds])
+                    at = int(until * 1000) if until else -1
+                    fds = [memory, *writer.fds]
+                    self._porter.send(porters.PARK, self._porter.heard, VERSION, at, writer.text(), fds)
                     posix.closerange(3, 1 << 20)
                     posix._exit(0)
             finally:

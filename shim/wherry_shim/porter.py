@@ -42,6 +42,8 @@ class Porter:
         self.pid = 0
         self.control = control
         self._lifeline = -1
+        self.heard = 0
+        """Of how many ends."""
         self._ended: "dict[int, tuple[int, float]]" = {}
         self._wanted: "dict[int, Later]" = {}
 
@@ -85,6 +87,7 @@ class Porter:
             posix.close(fd)
         if message.kind != ENDED:
             return
+        self.heard += 1
         waiting = self._wanted.pop(message.a, None)
         if waiting is not None:
             waiting.set(message.b)
@@ -103,6 +106,13 @@ class Porter:
             raise OSError(-message.a, posix.strerror(-message.a), words[0])
         self._ended.pop(message.a, None)  # another's, who had this pid before
         return message.a, message.fds[0]
+
+    def unclaimed(self) -> "list[tuple[int, int]]":
+        """pid and status of who has ended, and nobody has asked yet."""
+        return [(pid, end[0]) for pid, end in self._ended.items()]
+
+    def knows(self, unclaimed: "list[tuple[int, int]]") -> None:
+        self._ended = {pid: (status, monotonic()) for pid, status in unclaimed}
 
     def status(self, pid: int) -> Later:
         """How one has ended that is the porter's child; 255 where nobody knows."""

@@ -100,7 +100,7 @@ def servers(id: str) -> list[int]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if "containerd-shim" in words and f" -id {id}" in words and not words.rstrip().endswith((" start", " delete")):
+        if "containerd-shim" in words and "-worker " not in words and f" -id {id}" in words and not words.rstrip().endswith((" start", " delete")):
             found.append(int(pid))
     return found
 

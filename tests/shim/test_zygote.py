@@ -73,12 +73,26 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def server_of(one: Shim) -> int:
+    """What the zygote forks: the porter's worker, which stays while there is no container; the server itself where there is no porter."""
+    known = one.pid
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "-worker -namespace " in words and f" -id {one.id} -address {one.address}" in words:
+            return int(pid)
+    return known
+
+
 def forked(one: Shim, zygote: int, **more: object) -> int:
     """Starts until the server is the zygote's: on a busy machine the answer may come too late."""
     for _ in range(10):
         one.start(**more)
-        if parent(one.pid) == zygote:
-            return one.pid
+        pid = server_of(one)
+        if parent(pid) == zygote:
+            return pid
         one.end()
     raise AssertionError("no server from the zygote in ten starts")
 
@@ -118,7 +132,7 @@ def test_servers_survive_their_zygote_and_the_next_start_makes_another(shim: Cal
     pid = forked(one, warm)
     os.kill(warm, signal.SIGKILL)
     wait_for_end(warm)
-    assert one.pid == pid and alive(pid)
+    assert server_of(one) == pid and alive(pid)
     two.start()
     deadline = time.monotonic() + 20
     while not zygote_pid():
