@@ -29,7 +29,6 @@ static int prepare(struct monitor *m)
 	sigfillset(&all);
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
-	setsid(); /* out of the reach of what is sent to the server's group; it may have been done for us */
 	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(MONITOR_LOCK + 1) || wherry_reset_signals() ||
 	    sigprocmask(SIG_SETMASK, &all, NULL) < 0 || chdir("/") < 0)
 		return -1;

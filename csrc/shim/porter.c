@@ -70,6 +70,32 @@ static void reap(struct porter *p)
 	}
 }
 
+static _Noreturn void become_monitor(const char *const *words, const int *fds, volatile int *error)
+{
+	static char *const nothing[] = { NULL };
+	const int first = fcntl(fds[0], F_DUPFD_CLOEXEC, 8), second = fcntl(fds[1], F_DUPFD_CLOEXEC, 8);
+
+	wherry_reset_signals();
+	setsid(); /* out of the reach of what is sent to the server's group */
+	if (dup2(first, 3) == 3 && dup2(second, 4) == 4 && !wherry_cloexec_from(5))
+		execve(words[0], (char *const *)(uintptr_t)(words + 1), nothing);
+	*error = errno;
+	_exit(127);
+}
+
+static int start_monitor(const char *const *words, const int *fds, int *pidfd)
+{
+	volatile int error = 0;
+	pid_t pid = vfork();
+
+	if (!pid)
+		become_monitor(words, fds, &error);
+	if (pid < 0 || error) /* such a child is reaped as any other */
+		return -(pid < 0 ? errno : error);
+	*pidfd = sys_pidfd_open(pid, 0);
+	return pid;
+}
+
 static void spawn(struct porter *p, struct porter_message *m)
 {
 	struct porter_head head = { PORTER_MAGIC, PORTER_SPAWNED, -EINVAL, 0, -1 };
@@ -82,11 +108,8 @@ static void spawn(struct porter *p, struct porter_message *m)
 		words[count++] = at;
 	}
 	words[count] = NULL;
-	if (count > 1 && m->count == 2) {
-		const int fds[] = { STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, m->fd[0], m->fd[1] };
-
-		head.a = wherry_spawn_path(words[0], words + 1, fds, WHERRY_LENGTH(fds), &pidfd);
-	}
+	if (count > 1 && m->count == 2)
+		head.a = start_monitor(words, m->fd, &pidfd);
 	porter_close_fds(m);
 	porter_send(p->control, &head, &pidfd, pidfd >= 0);
 }
