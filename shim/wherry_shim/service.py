@@ -516,9 +516,13 @@ class Service(Keeper):
 
     async def shutdown(self, request: "Message") -> "Message":
         if not self._containers and not self._closing:
-            self._closing = True
+            self.refuse()
             self.loop.soon(self.on_shutdown)
         return {}
+
+    def refuse(self) -> None:
+        """All calls from now on: whose container would come now would lose it with this server."""
+        self._closing = True
 
     # ---- another server's containers
 
