@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from wherry_shim.serve import records, trace
 from wherry_shim.serve.records import Asked, ExecRecord, Exit, Run
 
 SERVER, TASK = "", "task"
+LARGEST_CONFIG = 16 << 20
 
 
 class Changes:
@@ -191,7 +194,7 @@ class Managed(Changes):
     # ---- its configuration
 
     def config(self) -> dict[str, Any]:
-        document: Any = load((Path(self.asked.bundle) / "config.json").read_bytes(), f"{self.asked.bundle}/config.json")
+        document: Any = load(config_bytes(self.asked.bundle), f"{self.asked.bundle}/config.json")
         return dict(document)
 
     def process(self, args: Sequence[str], env: Sequence[str] = (), cwd: str = "", user: str = "", terminal: bool = False) -> bytes:
@@ -207,6 +210,18 @@ class Managed(Changes):
             uid, _, gid = user.partition(":")
             process["user"] = {"uid": int(uid), "gid": int(gid or 0)}
         return json.dumps(process).encode()
+
+
+def config_bytes(bundle: str) -> bytes:
+    """Never waits, and never ends later than a file does: a client has named the bundle, and a fifo would hold the thread, a device all memory."""
+    path = f"{bundle}/config.json"
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", path)
+        if found.st_size > LARGEST_CONFIG:
+            raise OSError(errno.EFBIG, f"has more than {LARGEST_CONFIG} bytes", path)
+        return file.read(LARGEST_CONFIG)
 
 
 def merged(base: list[str], more: Sequence[str]) -> list[str]:
