@@ -129,7 +129,7 @@ class Managed(Changes):
         """When it was to start: before it has ended in any case."""
         self.begun: Run | None = None
         """The run as it was when it had just been started: what who asked for the start is told, however short it is."""
-        self.dirty = False
+        self.dirty = self.dirty_asked = False
         self.gone = False
 
     @property
@@ -174,6 +174,14 @@ class Managed(Changes):
 
     def save_asked(self) -> None:
         records.write(self.place.directory / "container.json", self.asked, durable=True)
+        self.dirty_asked = False
+
+    def note_asked(self) -> None:
+        """Of what ends something: a disk that is full does not stop it, and learns of it later."""
+        try:
+            self.save_asked()
+        except OSError:
+            self.dirty_asked = not self.gone
 
     def cancel(self) -> None:
         """All that would be done later."""

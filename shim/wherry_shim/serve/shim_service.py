@@ -75,7 +75,7 @@ class ShimService(ShimServicer):
         one = self._supervisor.ours(request.id)
         policy = messages.policy_of(request.restart) if request.HasField("restart") else None
         probe = messages.probe_of(request.probe) if request.HasField("probe") else None
-        await self._supervisor.update(one, request.resources, policy, probe, messages.labels_of(request.labels))
+        await self._supervisor.update(one, request.resources, policy, probe, messages.labels_of(request.labels, one.asked.labels))
         return messages.container_message(one)
 
     async def Delete(self, request: Any, context: Any) -> Any:
