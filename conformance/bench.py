@@ -18,7 +18,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_bed import bed
+from bench_bed import TAG, bed
 
 IDLE = 0.040
 PROFILE = Path("/usr/share/containers/seccomp.json")
@@ -199,9 +198,9 @@ def execs(runtime: Runtime, bundle: Path, name: str, idle: float) -> dict[str, f
     process = {"args": ["/bin/true"], "cwd": "/", "env": ["PATH=/bin", variable], "user": {"uid": 0, "gid": 0}}
     (bundle / "process.json").write_text(json.dumps(process))
     time.sleep(idle)
-    times = {"exec": runtime.call("exec", "--env", variable, f"lasting-{runtime.name}", "/bin/true")}
+    times = {"exec": runtime.call("exec", "--env", variable, f"{TAG}-{runtime.name}", "/bin/true")}
     time.sleep(idle)
-    times["exec --process"] = runtime.call("exec", "--process", str(bundle / "process.json"), f"lasting-{runtime.name}")
+    times["exec --process"] = runtime.call("exec", "--process", str(bundle / "process.json"), f"{TAG}-{runtime.name}")
     return times
 
 
@@ -212,14 +211,14 @@ def lasting(runtimes: list[Runtime], bundles: dict[str, tuple[Path, dict[str, An
     try:
         for runtime in runtimes:
             bundle, _ = bundles[runtime.name]
-            runtime.call("run", "--detach", "--bundle", str(bundle), "--pid-file", str(bundle / "pid"), f"lasting-{runtime.name}")
+            runtime.call("run", "--detach", "--bundle", str(bundle), "--pid-file", str(bundle / "pid"), f"{TAG}-{runtime.name}")
             pids.append((runtime, int((bundle / "pid").read_text())))
         yield
     finally:
         for runtime, pid in pids:
-            runtime.call("kill", f"lasting-{runtime.name}", "KILL")
+            runtime.call("kill", f"{TAG}-{runtime.name}", "KILL")
             wait_end(pid)
-            runtime.call("delete", f"lasting-{runtime.name}")
+            runtime.call("delete", f"{TAG}-{runtime.name}")
 
 
 def measure(runtimes: list[Runtime], bundles: dict[str, tuple[Path, dict[str, Any]]], what: Any, rounds: int, idle: float) -> dict[str, dict[str, list[float]]]:
@@ -230,7 +229,7 @@ def measure(runtimes: list[Runtime], bundles: dict[str, tuple[Path, dict[str, An
             bundle, config = bundles[runtime.name]
             if runtime.change:
                 (bundle / "config.json").write_text(json.dumps(runtime.change(config, f"c{time.perf_counter_ns()}")))
-            times = what(runtime, bundle, f"bench-{os.getpid()}-{number}", idle)
+            times = what(runtime, bundle, f"{TAG}-{number}", idle)
             if number >= 0:  # the first two rounds fill caches
                 for key, value in times.items():
                     found[runtime.name].setdefault(key, []).append(value)
@@ -257,14 +256,11 @@ def main() -> int:
     given = reader.parse_args()
     if os.geteuid() or not given.wherry:
         raise SystemExit("bench: needs root, and wherry on PATH")
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     import ctypes
 
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    with bed() as mounted, tempfile.TemporaryDirectory(prefix="wherry-bench-", dir="/var/tmp") as place:
-        os.chmod(place, 0o755)
-        top = Path(place)
-        print(f"# {os.uname().release}, {os.cpu_count()} processors, mounted for the bench: {mounted or 'nothing'}")
+    with bed() as top:
+        print(f"# {os.uname().release}, {os.cpu_count()} processors")
         runtimes = [
             Runtime("cached", given.wherry, top / "r1"),
             Runtime("next", given.wherry, top / "r2", another_of_its_kind),

@@ -12,12 +12,9 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +23,10 @@ from typing import Any
 
 import grpc
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from bench_bed import bed
 
 from harness.bundle import base_config, make_rootfs
 from wherry_shim.proto import wherry_shim_v1_pb2 as pb
@@ -121,7 +121,7 @@ def fan_out(bench: Bench, clients: int, containers: int) -> tuple[float, int, bo
                 stream.cancel()
                 return
 
-    threads = [threading.Thread(target=follow, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=follow, args=(number,), daemon=True) for number in range(clients)]
     for thread in threads:
         thread.start()
     ready.wait()
@@ -166,14 +166,12 @@ def main() -> None:
     parser.add_argument("--containers", type=int, default=200)
     parser.add_argument("--clients", type=int, default=50)
     given = parser.parse_args()
-    place = Path(tempfile.mkdtemp(prefix="wherry-bench-", dir="/run"))
-    os.chmod(place, 0o711)
-    bench = Bench(place)
-    try:
-        print(table(measure(bench, given.containers, given.clients)))
-    finally:
-        bench.close()
-        shutil.rmtree(place)
+    with bed(Path("/run")) as place:
+        bench = Bench(place)
+        try:
+            print(table(measure(bench, given.containers, given.clients)))
+        finally:
+            bench.close()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ The client is the same for all: it starts the shim as containerd does and calls 
 round runs every shim once, in an order that rotates: `start`, Create and Start, State, an exec of its own kind, the same exec again (as a
 probe comes), Kill and Wait, Delete, Shutdown, `delete`. `idle` waits 40 ms before each of them, `b2b` does not; a claim quotes both.
 
-Memory is what all processes of a shim share out among them (PSS): servers, and of wherry the monitors and the zygote as well, divided by the pods,
-for one pod and for several, each of which has executed ten processes.
+Memory is physical: every page that a process of the shim has mapped (servers, and of wherry the monitors and the zygote as well) counts once and in
+full, whoever else maps it, so this program and other Pythons on the machine make nobody look smaller, as they do in PSS. It is divided by the pods,
+for one pod and for several, each of which has executed ten processes: right after that, and at rest (--rest seconds later).
 """
 
 import argparse
@@ -22,7 +23,6 @@ import statistics
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bench import base_config, make_bundle
-from bench_bed import bed
-from host import remove_cgroups
+from bench_bed import TAG, bed
 
 from wherry_shim import containerd, events, ttrpc, wire
 from wherry_shim.bootstrap_start import DIRECTORY
@@ -39,13 +38,16 @@ from wherry_shim.loop import Later, Loop
 from wherry_shim.zygote import socket_path
 
 IDLE = 0.040
-NAMESPACE = "wherry-bench"
+NAMESPACE = TAG
 EXECS = 10
 RUNC_OPTIONS = "containerd.runc.v1.Options"
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 GATES = {"start": 0.4, "create+start": 0.4, "exec": 0.25}
 MEMORY_GATE = 0.75
+PAGE = os.sysconf("SC_PAGE_SIZE")
+KINDS = ("server", "monitor", "zygote")
 Times = dict[str, float]
+Memory = dict[str, float]
 
 
 class Shim:
@@ -142,12 +144,24 @@ def life(pod: Pod) -> Times:
     return times | pod.end()
 
 
-def memory_of(pid: int) -> int:
-    """KiB of PSS."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1])
-    return 0
+def pages_of(pid: int) -> set[int]:
+    """Numbers of the page frames that it has mapped. Those of the kernel's own making, which every process maps, are left out."""
+    found: set[int] = set()
+    with open(f"/proc/{pid}/pagemap", "rb") as pagemap:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if line.endswith(("[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]")):
+                continue
+            first, last = (int(address, 16) // PAGE for address in line.split(" ", 1)[0].split("-"))
+            pagemap.seek(first * 8)
+            data = pagemap.read((last - first) * 8)
+            found.update(entry & (1 << 55) - 1 for (entry,) in struct.iter_unpack("Q", data) if entry >> 63)
+    return found - {0}
+
+
+def pss_of(pid: int) -> float:
+    """MiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def shim_processes(place: Path, shim: Shim) -> dict[int, str]:
@@ -176,20 +190,34 @@ def zygote_of(shim: Shim) -> int:
         return pid
 
 
-def memory(shim: Shim, place: Path, rootfs: Path, pods: int) -> dict[str, float]:
-    """MiB for each pod, by kind of process, with so many pods at one time."""
+def weigh(shim: Shim, place: Path, pods: int) -> Memory:
+    """MiB for each pod, by kind of process; what a server shares with the zygote that it was forked from is the server's."""
+    processes = shim_processes(place, shim)
+    counted: set[int] = set()
+    found: Memory = {}
+    for kind in KINDS:
+        pages = {page for pid, one in processes.items() if one == kind for page in pages_of(pid)}
+        found[kind] = len(pages - counted) * PAGE / 2**20 / pods
+        counted |= pages
+    found["all"] = len(counted) * PAGE / 2**20 / pods
+    found["PSS"] = sum(map(pss_of, processes)) / pods
+    return found
+
+
+def memory(shim: Shim, place: Path, rootfs: Path, pods: int, rest: float) -> tuple[Memory, Memory]:
+    """With so many pods at one time: after their execs, and at rest."""
     running = [Pod(shim, place, rootfs, f"mem-{os.getpid()}-{number}", 0.0) for number in range(pods)]
     for pod in running:
         pod.begin()
         for number in range(EXECS):
             pod.execute(f"e{number}")
-    time.sleep(0.5)
-    found: dict[str, float] = {"server": 0.0, "monitor": 0.0, "zygote": 0.0}
-    for pid, kind in shim_processes(place, shim).items():
-        found[kind] += memory_of(pid) / 1024 / pods
+    time.sleep(0.1)  # the last delete's helpers
+    after = weigh(shim, place, pods)
+    time.sleep(rest)
+    quiet = weigh(shim, place, pods)
     for pod in running:
         pod.end()
-    return found
+    return after, quiet
 
 
 @contextlib.contextmanager
@@ -236,15 +264,39 @@ def measure(shims: list[Shim], place: Path, rootfs: Path, rounds: int, idle: flo
 VERBS = ("start", "create+start", "create", "start (RPC)", "state", "exec", "exec again", "kill+wait", "delete (RPC)", "delete")
 
 
+EXPLAINED = (
+    "MiB of physical memory for each pod, after ten execs in each: every page that a process of the shim has mapped counts once, whoever else on the machine maps it.\n"
+    "What a server shares with the zygote that it was forked from is counted as the server's; *the zygote beside them* is what it has alone."
+)
+
+
 class Report:
-    """Rows of a Markdown table, and what became of the gates."""
+    """Rows of Markdown tables, and what became of the gates."""
 
     def __init__(self, shims: list[Shim]) -> None:
         self.names = [shim.name for shim in shims]
         self.peers = [shim.name for shim in shims if shim.runtime]
         self.rows = [f"| wait before | what | {' | '.join(self.names)} | {' | '.join(f'of {peer}' for peer in self.peers)} |"]
         self.rows.append("|" + "---|" * (2 + len(self.names) + len(self.peers)))
+        self.weights: list[str] = []
         self.missed: list[str] = []
+
+    def memory(self, pods: int, when: str, shares: dict[str, Memory]) -> None:
+        if not self.weights:
+            self.weights = [f"| pods | when | wherry | {' | '.join(f'its {kind}s' for kind in KINDS[:2])} | the zygote beside them | {' | '.join(self.peers)} | {' | '.join(f'of {peer}' for peer in self.peers)} |"]
+            self.weights.append("|" + "---|" * (6 + 2 * len(self.peers)))
+        ours = shares["wherry"]
+        ratios = {peer: ours["all"] / shares[peer]["all"] for peer in self.peers}
+        cells = [ours["all"], *(ours[kind] for kind in KINDS), *(shares[peer]["all"] for peer in self.peers)]
+        self.weights.append(f"| {pods} | {when} | {' | '.join(f'{cell:.2f}' for cell in cells)} | {' | '.join(f'**{ratio:.2f}**' for ratio in ratios.values())} |")
+        print(self.weights[-1], flush=True)
+        pss = ", ".join(f"{name} {share['PSS']:.2f}" for name, share in shares.items())
+        print(f"# PSS, MiB: {pss}", flush=True)
+        self.missed += [f"memory, {pods} pods, {when}: {ratio:.2f} of {peer}, not {MEMORY_GATE}" for peer, ratio in ratios.items() if ratio > MEMORY_GATE]
+
+    @property
+    def text(self) -> list[str]:
+        return [*self.rows, "", EXPLAINED, "", *self.weights]
 
     def row(self, wait: str, what: str, values: dict[str, float], gate: float | None = None) -> None:
         ratios = [values["wherry"] / values[peer] for peer in self.peers]
@@ -264,17 +316,17 @@ def found_shims() -> list[Shim]:
     return [Shim("wherry", str(ours)), Shim("without zygote", str(ours), WHERRY_ZYGOTE="off"), *peers]
 
 
-def everything(report: Report, shims: list[Shim], place: Path, rounds: int, pods: int) -> None:
+def everything(report: Report, shims: list[Shim], place: Path, given: argparse.Namespace) -> None:
     make_bundle(place / "images", base_config("/bin/true"))
     rootfs = place / "images/rootfs"
     for mode, idle in (("40 ms idle", IDLE), ("none", 0.0)):
-        medians = measure(shims, place, rootfs, rounds, idle)
+        medians = measure(shims, place, rootfs, given.rounds, idle)
         for verb in VERBS:
             report.row(mode, f"{verb}, ms", {name: rows[verb] for name, rows in medians.items()}, GATES.get(verb))
-    for count in (1, pods):
-        shares = {shim.name: memory(shim, place, rootfs, count) for shim in shims if shim.runtime or not shim.environment}
-        print(f"# {count} pods, MiB of PSS each: {shares}", flush=True)
-        report.row("", f"memory of one pod of {count}, MiB", {name: sum(share.values()) for name, share in shares.items()}, MEMORY_GATE)
+    for count in (1, given.pods):
+        shares = {shim.name: memory(shim, place, rootfs, count, given.rest) for shim in shims if shim.runtime or not shim.environment}
+        for number, when in enumerate(("after the last exec", f"{given.rest:g} s later")):
+            report.memory(count, when, {name: share[number] for name, share in shares.items()})
 
 
 def write(file: Path, rows: list[str]) -> None:
@@ -296,7 +348,8 @@ def end_zygote(place: Path, shim: Shim) -> None:
 def main() -> int:
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     reader.add_argument("--rounds", type=int, default=15)
-    reader.add_argument("--pods", type=int, default=8, help="so many at one time, for the second row on memory")
+    reader.add_argument("--pods", type=int, default=8, help="so many at one time, for the second half of what is said of memory")
+    reader.add_argument("--rest", type=float, default=3.0, help="seconds without a call, for the second look at memory")
     reader.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there")
     reader.add_argument("--sink", type=Path, help=argparse.SUPPRESS)
     given = reader.parse_args()
@@ -306,18 +359,16 @@ def main() -> int:
     if os.geteuid():
         raise SystemExit("bench: needs root")
     shims = found_shims()
-    with bed() as mounted, tempfile.TemporaryDirectory(prefix="wherry-bench-", dir="/var/tmp") as name:
-        place = Path(name)
-        place.chmod(0o755)
-        print(f"# {os.uname().release}, {os.cpu_count()} processors, mounted for the bench: {mounted or 'nothing'}")
+    with bed() as place:
+        print(f"# {os.uname().release}, {os.cpu_count()} processors")
         report = Report(shims)
-        with sink(place / "ttrpc"):
-            everything(report, shims, place, given.rounds, given.pods)
-        remove_cgroups([NAMESPACE])
-        if mounted:  # else it may be in use by others
+        try:
+            with sink(place / "ttrpc"):
+                everything(report, shims, place, given)
+        finally:
             end_zygote(place, shims[0])
     if given.markdown:
-        write(given.markdown, report.rows)
+        write(given.markdown, report.text)
     print("\n".join(f"MISSED: {line}" for line in report.missed) or "# every gate is passed")
     return 1 if report.missed else 0
 

@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import stat
 import struct
@@ -76,6 +77,22 @@ def _own_hierarchies() -> None:
     place.rmdir()
 
 
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP unwind, so that what cleans up does; the first one, once."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def end(number: int, _: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def remove_cgroups(names: Sequence[str]) -> None:
     """The parents of cgroups that a suite makes and leaves: empty ones of these names, in every hierarchy."""
     for top in [CGROUPS, *(entry for entry in CGROUPS.iterdir() if entry.is_dir())]:
@@ -91,6 +108,31 @@ def _remove_empty(top: Path) -> None:
         if directory != str(top):
             with suppress(OSError):
                 os.rmdir(directory)
+
+
+def empty_unmounted_hierarchies(patterns: Sequence[str]) -> list[str]:
+    """A cgroup v1 hierarchy that nothing mounts lives on while it has a cgroup, as after a suite that was killed, and takes its controller away from
+    the v2 tree: engines then look for statistics that they cannot find. Empty cgroups of these names are removed in such hierarchies, and the last
+    one takes its hierarchy along. Gives the controllers of those that were looked into."""
+    mounted = {option for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup " in line for option in line.split()[-1].split(",")}
+    together: dict[str, list[str]] = {}
+    for name, hierarchy, *_ in (line.split() for line in Path("/proc/cgroups").read_text().splitlines()[1:]):
+        if hierarchy != "0" and name not in mounted:
+            together.setdefault(hierarchy, []).append(name)
+    found = [",".join(names) for names in together.values()]
+    for options in found:
+        place = Path(tempfile.mkdtemp())
+        try:
+            if _libc.mount(b"cgroup", bytes(place), b"cgroup", 0, options.encode()) == 0:
+                for top in sorted((path for pattern in patterns for path in place.glob(pattern)), reverse=True):
+                    _remove_empty(top)
+                    with suppress(OSError):
+                        top.rmdir()
+                time.sleep(0.2)  # a cgroup that has been removed is one for a moment longer
+                _libc.umount2(bytes(place), MNT_DETACH)
+        finally:
+            place.rmdir()
+    return found
 
 
 @contextmanager

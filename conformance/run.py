@@ -90,12 +90,14 @@ def main() -> int:
         host.own_namespaces()
     place = Path(tempfile.mkdtemp(prefix="wherry-conformance-", dir="/var/tmp"))
     place.chmod(0o755)
-    try:
-        with host.v1_controllers() if options.v1_controllers else nullcontext():
-            verdicts = run(options, place)
-    finally:
-        host.remove_cgroups(SUITES[options.suite].CGROUPS)
-        shutil.rmtree(place, ignore_errors=True)
+    host.empty_unmounted_hierarchies(SUITES[options.suite].CGROUPS)  # of a run that was killed
+    with host.ended_by_signals():
+        try:
+            with host.v1_controllers() if options.v1_controllers else nullcontext():
+                verdicts = run(options, place)
+        finally:
+            host.remove_cgroups(SUITES[options.suite].CGROUPS)
+            shutil.rmtree(place, ignore_errors=True)
     print(table.text(verdicts))
     if options.json:
         options.json.write_text(json.dumps({name: {group: [vars(case) for case in cases] for group, cases in groups.items()} for name, groups in verdicts.items()}, indent=1) + "\n")

@@ -46,6 +46,7 @@ bool host_join(char *out, size_t size, const char *head, const char *tail); /* h
 
 /* ---- process.c */
 int host_boot_id(char out[40]);
+bool host_dies_unstarted(pid_t pid, uint64_t start_time);
 int host_process(pid_t pid, char *state, uint64_t *start_time); /* of /proc/PID/stat; -ESRCH */
 bool host_alive(pid_t pid, uint64_t start_time);                /* no zombie */
 int host_open_process(pid_t pid, uint64_t start_time);          /* pidfd, checked; -ESRCH */

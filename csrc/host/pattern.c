@@ -251,10 +251,14 @@ static int read_text(struct reader *r, uint8_t node, const void *text, size_t si
 	return 0;
 }
 
-static int begin_name(struct reader *r, uint32_t options)
+static int begin_name(struct reader *r, uint32_t options, const char *facts)
 {
-	int result = host_facts_key(r->out->pattern.hex);
+	int result = 0;
 
+	if (facts)
+		memcpy(r->out->pattern.hex, facts, sizeof(r->out->pattern.hex));
+	else
+		result = host_facts_key(r->out->pattern.hex);
 	sha256_begin(&r->name);
 	sha256_add(&r->name, r->out->pattern.hex, 64);
 	sha256_add(&r->name, &options, sizeof(options));
@@ -264,15 +268,15 @@ static int begin_name(struct reader *r, uint32_t options)
 int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options)
 {
 	struct reader r = { .out = p };
-	int result = begin_name(&r, options);
+	int result = begin_name(&r, options, NULL);
 
 	return result < 0 ? result : read_text(&r, CONFIG, config, size);
 }
 
-int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size)
+int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size, const char *facts)
 {
 	struct reader r = { .out = p };
-	int result = begin_name(&r, file);
+	int result = begin_name(&r, file, facts);
 	char process[24];
 
 	if (result < 0)

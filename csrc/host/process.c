@@ -8,7 +8,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { START_TIME_FIELD = 22, STATE_FIELD = 3 };
+enum { START_TIME_FIELD = 22, FLAGS_FIELD = 9, STATE_FIELD = 3 };
+enum { EXITING = 0x4, NEVER_EXECUTED = 0x40 }; /* the kernel's PF_EXITING and PF_FORKNOEXEC */
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -27,7 +28,7 @@ int host_boot_id(char out[40])
 }
 
 /* "PID (comm) S PPID ...": comm may hold anything, so count from its last parenthesis. */
-int host_process(pid_t pid, char *state, uint64_t *start_time)
+static int read_stat(pid_t pid, char *state, uint64_t *flags, uint64_t *start_time)
 {
 	char path[64] = "/proc/", text[1024];
 	size_t length = strlen(path);
@@ -46,9 +47,29 @@ int host_process(pid_t pid, char *state, uint64_t *start_time)
 		return -EBADMSG;
 	*state = at[2];
 	at++;
-	for (int field = STATE_FIELD; field <= START_TIME_FIELD && at; field++)
+	for (int field = STATE_FIELD; field <= START_TIME_FIELD && at; field++) {
 		at = strchr(at + (field > STATE_FIELD), ' ');
+		if (at && field == FLAGS_FIELD && host_parse_number(at + 1, flags) < 0)
+			return -EBADMSG;
+	}
 	return at ? host_parse_number(at + 1, start_time) : -EBADMSG;
+}
+
+int host_process(pid_t pid, char *state, uint64_t *start_time)
+{
+	uint64_t flags;
+
+	return read_stat(pid, state, &flags, start_time);
+}
+
+/* On its way out, with its files closed already, of a process that has executed no program. */
+bool host_dies_unstarted(pid_t pid, uint64_t start_time)
+{
+	uint64_t found, flags = 0;
+	char state;
+	int result = read_stat(pid, &state, &flags, &found);
+
+	return result < 0 || found != start_time || (flags & (EXITING | NEVER_EXECUTED)) == (EXITING | NEVER_EXECUTED);
 }
 
 /* A main thread that has ended is shown as a zombie while other threads live on; the pidfd is ready only when all have ended. */

@@ -98,7 +98,10 @@ int host_status(const struct host_container *c)
 		return HOST_STOPPED;
 	if (is_paused(c))
 		return HOST_PAUSED;
-	return is_created(c) ? HOST_CREATED : HOST_RUNNING;
+	if (is_created(c))
+		return HOST_CREATED;
+	/* a fifo without a reader is a program that executes, or an init that was killed and is no zombie yet */
+	return host_dies_unstarted(r->pid, r->start_time) ? HOST_STOPPED : HOST_RUNNING;
 }
 
 /* ---- lock -------------------------------------------------------------------------------------------------------------------- */

@@ -71,7 +71,7 @@ static bool find_plan(const struct front *f)
 		return false;
 	if (!f->process_file)
 		process.size = (size_t)length;
-	if (!host_join(directory, sizeof(directory), f->root, f->id) || host_exec_pattern(&pattern, &container, f->process_file, process.bytes, process.size) ||
+	if (!host_join(directory, sizeof(directory), f->root, f->id) || host_exec_pattern(&pattern, &container, f->process_file, process.bytes, process.size, NULL) ||
 	    host_pattern_load(directory, &pattern, process.bytes, process.size, &request.plan, &request.plan_size))
 		return false;
 	plan = request.plan;

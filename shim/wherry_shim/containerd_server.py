@@ -121,16 +121,17 @@ class ContainerdServer:
             self.round = self.loop.timer(LINGER / 2, self._look_round)
 
     def shut_down(self) -> None:
-        """From here a start finds no server, and begins a new one. Who has connected before gets an end of the connection, as from a dead server."""
+        """From here a start finds no server, and begins a new one. Who has connected before is refused."""
+        self.service.refuse()
         self.leaving = True
         self.remove_socket()
         self.server.close_listener()
-        self.publisher.drained(FAREWELL).then(lambda _: self._leave(20))
+        self.publisher.drained(FAREWELL).then(lambda _: self._leave(0.002))
 
-    def _leave(self, rounds: int) -> None:
-        """Replies first, for a second at most."""
-        if rounds and self.server.unsent:
-            self.loop.timer(0.05, lambda: self._leave(rounds - 1))
+    def _leave(self, pause: float) -> None:
+        """The clients hang up first, for a second at most: who finds a reply and the end of the connection at once takes one of both, by chance."""
+        if pause < 0.6 and (self.server.unsent or self.server.connections):
+            self.loop.timer(pause, lambda: self._leave(2 * pause))
             return
         self.server.close()
         self.ended.set()

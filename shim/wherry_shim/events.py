@@ -28,23 +28,24 @@ PRECIOUS = ("/tasks/exit", "/tasks/oom")
 _PASSING = (CANCELED, UNKNOWN, DEADLINE_EXCEEDED, UNAVAILABLE)
 
 
-def envelope(namespace: str, topic: str, type_url: str, value: bytes) -> bytes:
-    """A ForwardRequest, stamped now."""
-    now = time.time_ns()
+def envelope(namespace: str, topic: str, type_url: str, value: bytes, at: int) -> bytes:
+    """A ForwardRequest. at: nanoseconds of 1970."""
     event = {"type_url": type_url, "value": value}
-    stamp = {"seconds": now // 1_000_000_000, "nanos": now % 1_000_000_000}
+    stamp = {"seconds": at // 1_000_000_000, "nanos": at % 1_000_000_000}
     return wire.encode("forward.ForwardRequest", {"envelope": {"timestamp": stamp, "namespace": namespace, "topic": topic, "event": event}})
 
 
 class Publisher:
-    """put() queues; the rest happens in the loop. address: containerd's ttrpc socket, "" = there is none and events are dropped."""
+    """put() queues; the rest happens in the loop, once it has served who waits. address: containerd's ttrpc socket, "" = there is none and events
+    are dropped."""
 
     def __init__(self, loop: Loop, address: str, namespace: str) -> None:
         self.loop, self.address, self.namespace = loop, address, namespace
         self.log: "Callable[[str, str], None]" = lambda level, text: None
         self.dropped = 0
-        self._queue: "deque[tuple[str, bytes]]" = deque()
+        self._queue: "deque[tuple[str, str, bytes, int]]" = deque()
         self.sending = False
+        self._waiter: Later | None = None  # for the connection
         self._pause: Later | None = None
         self._peer: "_socket.socket | None" = None
         self._stream = 1
@@ -59,10 +60,13 @@ class Publisher:
             return
         if len(self._queue) >= BOUND:
             self._make_room()
-        self._queue.append((topic, envelope(self.namespace, topic, type_url, value)))
+        self._queue.append((topic, type_url, value, time.time_ns()))
         if not self.sending:
             self.sending = True
-            self.loop.start(self._send_all())
+            self.loop.afterwards(self._begin)
+
+    def _begin(self) -> None:
+        self.loop.start(self._send_all())
 
     def _make_room(self) -> None:
         """The first one may be on its way."""
@@ -84,9 +88,9 @@ class Publisher:
     async def _send_all(self) -> None:
         failures = refusals = 0
         while self._queue:
-            topic, body = self._queue[0]
+            topic, type_url, value, at = self._queue[0]
             try:
-                await self._forward(body)
+                await self._forward(envelope(self.namespace, topic, type_url, value, at))
             except ShimError as error:
                 refusals += 1
                 if error.code in _PASSING and refusals < TRIES:
@@ -100,6 +104,10 @@ class Publisher:
                 continue
             failures = refusals = 0
             self._queue.popleft()
+            if self._queue:
+                turn = Later()
+                self.loop.afterwards(turn.set)
+                await turn
         self.sending = False
         _tell(self)
 
@@ -125,6 +133,7 @@ class Publisher:
         if self._peer is None:
             self._peer = ttrpc.connect(self.address, 0)  # a unix socket: at once, or not now
             self._stream, self._frames = 1, ttrpc.Frames()
+            self.loop.watch(self._peer.fileno(), self._stirred)
         stream, self._stream = self._stream, self._stream + 2
         metadata = [("containerd-namespace-ttrpc", self.namespace)]
         data = ttrpc.frame(stream, ttrpc.REQUEST, ttrpc.request(SERVICE, METHOD, body, PATIENCE, metadata), 1)
@@ -135,14 +144,14 @@ class Publisher:
                 try:
                     data = data[self._peer.send(data) :]
                 except BlockingIOError:
-                    await self._ready(self._peer, EPOLLOUT, expired)
+                    await self._writable(self._peer, expired)
             ttrpc.payload_of(await self._answer(self._peer, stream, expired))
         finally:
             timer.cancel()
 
     async def _answer(self, peer: "_socket.socket", stream: int, expired: Later) -> bytes:
         while True:
-            await self._ready(peer, EPOLLIN, expired)
+            await self._ready(expired)
             data = peer.recv(ttrpc.CHUNK)
             if not data:
                 raise ConnectionResetError("ttrpc: closed")
@@ -150,20 +159,34 @@ class Publisher:
                 if number == stream and kind == ttrpc.RESPONSE and body is not None:
                     return body
 
-    async def _ready(self, peer: "_socket.socket", events: int, expired: Later) -> None:
-        """Until the socket is ready, or the time is up."""
-        either = Later()
-        self.loop.watch(peer.fileno(), lambda _: either.set(), events)
-        expired.then(lambda _: either.set())
+    async def _writable(self, peer: "_socket.socket", expired: Later) -> None:
+        self.loop.change(peer.fileno(), EPOLLOUT)
+        try:
+            await self._ready(expired)
+        finally:
+            self.loop.change(peer.fileno(), EPOLLIN)
+
+    async def _ready(self, expired: Later) -> None:
+        """Until the connection has something for us, or the time is up."""
+        either = self._waiter = Later()
+        expired.then(either.set)
         try:
             await either
         finally:
-            self.loop.unwatch(peer.fileno())
+            self._waiter = None
         if expired.done:
             expired.result()
 
+    def _stirred(self, _: int) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:  # nobody has asked anything: its end
+            self.close()
+        else:
+            waiter.set()
+
     def close(self) -> None:
         if self._peer is not None:
+            self.loop.unwatch(self._peer.fileno())
             self._peer.close()
             self._peer = None
 

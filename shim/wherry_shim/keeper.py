@@ -15,6 +15,7 @@ from wherry.kernel import native
 from wherry_shim import monitor
 from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.oom import Watch, memory_cgroup
+from wherry_shim.plans import Facts
 from wherry_shim.state import STOPPED, Container, Process
 from wherry_shim.stdio import LOGGERS
 
@@ -58,6 +59,7 @@ class Keeper:
         self._deleted: "dict[str, Message]" = {}
         """Answers of Delete, for who did not get the first one."""
         self._closing = False
+        self.facts = Facts()
         self._sweeper: "Timer | None" = None
         self.porter: "Porter | None" = None
         """Who starts monitors for us, and reaps them and what they leave; None: we do."""

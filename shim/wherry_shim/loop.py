@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLHUP, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOLLHUP, select.EPOLLERR
 
+_BUSY_ROUNDS = 8
+
 
 class Cancelled(Exception):
     """Nobody waits for this any more."""
@@ -124,6 +126,8 @@ class Loop:
         self._watched: "dict[int, Callable[[int], None]]" = {}
         self._timers: "list[Timer]" = []
         self._soon: "list[Callable[[], None]]" = []
+        self._afterwards: "list[Callable[[], None]]" = []
+        self._busy = 0
         self._wake = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
         self._running = False
         self.threads = 0
@@ -213,8 +217,12 @@ class Loop:
 
     @property
     def pending(self) -> bool:
-        """Somebody has called soon()."""
-        return bool(self._soon)
+        """Somebody has called soon() or afterwards()."""
+        return bool(self._soon or self._afterwards)
+
+    def afterwards(self, callback: "Callable[[], None]") -> None:
+        """Calls it, once, when no descriptor is ready any more: what nobody waits for. After a few busy rounds all the same."""
+        self._afterwards.append(callback)
 
     def in_thread(self, function: "Callable[[], Any]") -> Later:
         """Runs what blocks beside the loop; the value is what it returns."""
@@ -254,7 +262,7 @@ class Loop:
             return
         if most >= 0:
             wait = most if wait < 0 else min(wait, most)
-        ready = self._epoll.poll(wait)
+        ready = self._epoll.poll(0 if self._afterwards else wait)
         if ready:
             self.active = monotonic()
         for fd, events in ready:
@@ -264,6 +272,17 @@ class Loop:
             callback = self._watched.get(fd)
             if callback is not None:
                 self._guarded(callback, events)
+        if self._afterwards:
+            self._run_afterwards(bool(ready))
+
+    def _run_afterwards(self, busy: bool) -> None:
+        self._busy = self._busy + 1 if busy else 0
+        if busy and self._busy < _BUSY_ROUNDS:
+            return
+        self._busy = 0
+        callbacks, self._afterwards = self._afterwards, []
+        for callback in callbacks:
+            self._guarded(callback)
 
     def stop(self) -> None:
         """run() returns after this round. Only from the loop's thread; elsewhere soon(loop.stop)."""

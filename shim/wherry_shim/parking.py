@@ -187,7 +187,9 @@ def restore(server: "ContainerdServer", reader: Reader) -> None:
     for one in state["connections"]:
         connection = ttrpc.Connection(transport, _socket.socket(fileno=reader.fd(one["peer"])))
         connection.last = one["last"]
-        transport.connections.add(connection)
+        transport.add(connection)
+        if connection.last:
+            transport.silent.pop(connection, None)
         for stream, service, method, payload, at in one["waits"]:
             connection.ask(stream, service, method, payload, None if at is None else max(0.0, at - time.monotonic()))
 

@@ -32,12 +32,14 @@ if TYPE_CHECKING:
     from wherry.container.execute import Planned
     from wherry_shim.loop import Loop
     from wherry_shim.options import RuntimeOptions
+    from wherry_shim.plans import Facts
     from wherry_shim.state import Checkpoint, Container, Process
 
     Message = dict[str, Any]
     Hear = Callable[[Container, Monitor], None]
 
 OS = "surrogateescape"
+KEEP_S = 0.02  # after an exec of a new kind, when who waits for it has his answer
 
 
 def create_options(container: "Container", given: "RuntimeOptions") -> CreateOptions:
@@ -279,16 +281,20 @@ def _restore_words(asked: "Checkpoint") -> "list[bytes]":
 # ---- what create and exec share
 
 
-def _ask(process: "Process", kind: int, texts: "dict[str, bytes]", plan: bytes, config: bytes = b"", count: int = 0, target: int = -1) -> None:
-    """Hands the request over, and with it what the process gets; what is to be kept stays with us too."""
+def _ask(
+    process: "Process", kind: int, texts: "dict[str, bytes]", plan: "bytes | int", config: bytes = b"", count: int = 0, target: int = -1
+) -> None:
+    """Hands the request over, and with it what the process gets; what is to be kept stays with us too. plan: its bytes, or a descriptor."""
     asked, streams = process.container.monitor, process.streams
     assert asked is not None and streams is not None
     memory: "dict[str, int]" = {}
     try:
         for name, data in (("plan", plan), ("config", config)):
-            if data:
-                memory[name] = _memory(name, data)
+            if isinstance(data, bytes) and data:
+                memory[name] = memory_of(name, data)
         fds = {**streams.given, **streams.held, **memory, "program": native.program_fd(), "target": target}
+        if isinstance(plan, int):
+            fds["plan"] = plan
         asked.ask(kind, process.number, count=count, texts=texts, fds=fds)
     except OSError as error:
         raise ShimError(UNKNOWN, f"the monitor of container {process.container.id} is gone") from error
@@ -297,7 +303,7 @@ def _ask(process: "Process", kind: int, texts: "dict[str, bytes]", plan: bytes, 
             posix.close(descriptor)
 
 
-def _memory(name: str, data: bytes) -> int:
+def memory_of(name: str, data: bytes) -> int:
     descriptor = posix.memfd_create(f"wherry-{name}", posix.MFD_CLOEXEC)
     at = 0
     while at < len(data):
@@ -346,7 +352,7 @@ def failed(verb: str, error: "WherryError | OSError") -> ShimError:
 # ---- exec
 
 
-async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
+async def start_exec(loop: "Loop", process: "Process", namespace: str, facts: "Facts") -> None:
     """To a process whose program executes."""
     container = process.container
     options = ExecOptions(container.root, container.id)
@@ -355,7 +361,8 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
     streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
     process.streams = streams
     try:
-        report = await _known(process, options) or await _exec(loop, process, options, below=False) or await _exec(loop, process, options, below=True)
+        report = await _known(loop, process, options, facts)
+        report = report or await _exec(loop, process, options, facts, below=False) or await _exec(loop, process, options, facts, below=True)
         assert report is not None
         adopt_report(process, report)
     except BaseException:
@@ -363,23 +370,32 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str) -> None:
         raise
 
 
-async def _known(process: "Process", options: ExecOptions) -> "Report | None":
+async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts") -> "Report | None":
     """By the plan of one like it before, as a probe comes again and again. Where that fails it is made anew."""
     container = process.container
     if container.init.status in (PAUSED, PAUSING):
         raise failed("exec", refused("exec", "paused", container.id))
     try:
-        with lifecycle.opened(container.root, container.id) as record:
-            plan = execute.known(record, options)
+        plan: "int | bytes | None" = container.plans.find(process, facts)
+        if plan == -1:
+            with lifecycle.opened(container.root, container.id) as record:
+                plan = execute.known(record, options, facts.key())
     except (WherryError, OSError):
         return None
-    try:
-        return await _send(process, options, plan, container.init.pidfd) if plan else None
-    except Failure:
+    if not plan:
         return None
+    try:
+        report = await _send(process, options, plan, container.init.pidfd)
+    except Failure:
+        container.plans.drop(process)
+        return None
+    if isinstance(plan, bytes):
+        found = plan
+        loop.afterwards(lambda: _remember(process, facts, found))
+    return report
 
 
-async def _exec(loop: "Loop", process: "Process", options: ExecOptions, below: bool) -> "Report | None":
+async def _exec(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts", below: bool) -> "Report | None":
     """None: the container's cgroup hands its controllers down, and takes no process itself."""
     try:
         planned: "Planned" = execute.prepare(options, below)
@@ -393,8 +409,18 @@ async def _exec(loop: "Loop", process: "Process", options: ExecOptions, below: b
         raise failed("exec", execute.worded(failure, planned.plan, planned.pidfd, options)) from failure
     finally:
         posix.close(planned.pidfd)
-    loop.soon(lambda: _keep(options, planned))
+    if planned.again:
+        loop.afterwards(lambda: _remember(process, facts, planned.plan))
+        loop.timer(KEEP_S, lambda: _keep(options, planned))
     return report
+
+
+def _remember(process: "Process", facts: "Facts", plan: bytes) -> None:
+    """In memory, for the next one like it. It costs time alone where that fails."""
+    try:
+        process.container.plans.keep(process, facts, memory_of("plan", plan))
+    except OSError:
+        pass
 
 
 def _keep(options: ExecOptions, planned: "Planned") -> None:
@@ -404,7 +430,7 @@ def _keep(options: ExecOptions, planned: "Planned") -> None:
         pass
 
 
-async def _send(process: "Process", options: ExecOptions, plan: bytes, target: int, affinity: bytes = b"") -> Report:
+async def _send(process: "Process", options: ExecOptions, plan: "bytes | int", target: int, affinity: bytes = b"") -> Report:
     process.answer = Later()
     process.number = process.container.next_number()  # the monitor may not have let go of a first attempt yet
     _ask(process, monitor.EXEC, _exec_texts(process, options, affinity), plan, target=target)

@@ -267,7 +267,7 @@ class Service(Keeper):
         process.check("start")
         process.starting = True
         try:
-            await processes.start_exec(self.loop, process, self.setting.namespace)
+            await processes.start_exec(self.loop, process, self.setting.namespace, self.facts)
         except BaseException:
             process.status = STOPPED
             process.starting = False
@@ -441,6 +441,7 @@ class Service(Keeper):
             await init.ended
         for process in (*container.execs.values(), init):
             self._let_go(process)
+        container.plans.close()
         if container.watch is not None:
             container.watch.close()
         if container.monitor is not None:
@@ -516,9 +517,13 @@ class Service(Keeper):
 
     async def shutdown(self, request: "Message") -> "Message":
         if not self._containers and not self._closing:
-            self._closing = True
+            self.refuse()
             self.loop.soon(self.on_shutdown)
         return {}
+
+    def refuse(self) -> None:
+        """All calls from now on: whose container would come now would lose it with this server."""
+        self._closing = True
 
     # ---- another server's containers
 

@@ -7,6 +7,7 @@
 
 from wherry_shim.errors import FAILED_PRECONDITION, NOT_FOUND, UNKNOWN, ShimError
 from wherry_shim.loop import Later
+from wherry_shim.plans import Plans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class Container:
         self.orphaned = False  # its monitor has ended before it
         self.cut_short = False  # ... in the middle of its create
         self.turn = Turn()
+        self.plans = Plans()
         self.last_number = 0
 
     def next_number(self) -> int:

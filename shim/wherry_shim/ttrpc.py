@@ -34,6 +34,7 @@ REQUEST, RESPONSE, DATA = 1, 2, 3
 LARGEST = 4 << 20
 CHUNK = 32 << 10
 MOST_STREAMS = 4096  # of a connection at one time
+MOST_CONNECTIONS = 1024  # or half of what the process may open: above it, one that has never asked anything is hung up on for each new one
 MOST_UNREAD = 8 << 20  # bytes of replies that a client has not taken: then its requests wait
 
 
@@ -102,6 +103,8 @@ class Server:
     def __init__(self, loop: "Loop", listener: "_socket.socket", services: "dict[str, Handler]") -> None:
         self.loop, self.services = loop, services
         self.connections: set[Connection] = set()
+        self.silent: dict[Connection, None] = {}  # of these, who has asked nothing yet; the oldest first
+        self._most = min(MOST_CONNECTIONS, posix.sysconf("SC_OPEN_MAX") // 2)
         self.last_use = monotonic()
         self.on_request: "Callable[[Connection, str], None]" = lambda connection, method: None
         self.log: "Callable[[str, str], None]" = lambda level, text: None
@@ -122,10 +125,16 @@ class Server:
             peer = _socket.socket(fileno=descriptor)
             self.last_use = monotonic()
             if may_connect(peer):
-                self.connections.add(Connection(self, peer))
+                self.add(Connection(self, peer))
             else:
                 self.log("warning", "ttrpc: refused a client of another user")
                 peer.close()
+
+    def add(self, connection: "Connection") -> None:
+        self.connections.add(connection)
+        self.silent[connection] = None
+        if len(self.connections) > self._most:
+            next(iter(self.silent)).close()
 
     def _rest(self, listener: "_socket.socket", error: OSError) -> None:
         """No descriptor is left, or the like: a level-triggered loop would turn round and round."""
@@ -217,6 +226,7 @@ class Connection:
                 self._fail(stream, INVALID_ARGUMENT, f"stream {stream}: a client's ids are odd and grow")
                 return
             self.last = stream
+            self.server.silent.pop(self, None)
             try:
                 self._request(stream, wire.decode("ttrpc.Request", data))
             except wire.DecodeError as error:
@@ -308,6 +318,7 @@ class Connection:
         self.loop.unwatch(self._peer.fileno())
         self._peer.close()
         self.server.connections.discard(self)
+        self.server.silent.pop(self, None)
         active, self.active = self.active, {}
         for later, timer, _ in active.values():
             if timer is not None:

@@ -30,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--runtime", metavar="FILE", default=os.environ.get("WHERRY_TEST_RUNTIME"), help="another runtime (runc, crun) to check the tests on")
     group.addoption("--generated", type=int, default=25, metavar="N", help="so many generated configurations are compared with another runtime")
     group.addoption("--whole-corpus", action="store_true", help="compare all of tests/corpus on slow hosts, too")
-    group.addoption("--crun", action="store_true", help="compare with crun on a hybrid host, too: controllers of the v2 tree are v1 hierarchies meanwhile")
+    group.addoption("--crun", action="store_true", help="compare with crun on a hybrid host, too: it does not see the controllers of the v2 tree")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -134,16 +134,12 @@ def session_directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def crun_bed(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A host that crun takes, for the rest of the session: in a mount namespace of its own, no controller is left in the v2 tree of a hybrid one."""
-    if not request.config.getoption("--crun"):
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "conformance"))
-        bed = importlib.import_module("bench_bed").bed
-    with bed():
-        yield
+def crun_bed(request: pytest.FixtureRequest, session_directory: Path) -> None:
+    """A host that crun takes, for the rest of the session: in a mount namespace of its own, the v2 tree of a hybrid one shows no controller."""
+    if request.config.getoption("--crun"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(Path(__file__).parents[2] / "conformance"))
+            importlib.import_module("bench_bed").own_mounts(session_directory)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,9 @@ import json
 import os
 import pwd
 import re
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,6 +99,30 @@ def test_start_of_a_container_killed_while_created_is_refused(runtime: Runtime, 
     again = container.start(check=False)
     assert again.code == 1
     assert "cannot start a container that has stopped" in again.err
+
+
+@pytest.mark.requires("root")
+@pytest.mark.ours
+def test_who_dies_before_its_start_never_runs(runtime: Runtime, bundle: Bundle) -> None:
+    """Its end is held up in the middle, its files closed: as PID 1 it waits for a process of its namespace whose parent, out here, reaps nobody."""
+    container = runtime.create(bundle)
+    pid = container.pid
+    with subprocess.Popen(["nsenter", f"--pid=/proc/{pid}/ns/pid", "sleep", "1000"]) as parent:
+        try:
+            wait_until(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text, "its child")
+            parent.send_signal(signal.SIGSTOP)
+            container.kill("KILL")
+            wait_until(lambda: not Path(f"/proc/{pid}/cmdline").read_bytes(), "its death")
+            time.sleep(0.05)
+            assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+            assert container.status == "stopped"
+            assert "container not running" in container.kill("TERM", check=False).err
+            assert "cannot start a container that has stopped" in container.start(check=False).err
+        finally:
+            parent.kill()
+            parent.send_signal(signal.SIGCONT)
+    container.delete()
+    assert not container.exists()
 
 
 def test_created_container_dies_of_sigterm(runtime: Runtime, bundle: Bundle) -> None:

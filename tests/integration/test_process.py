@@ -112,9 +112,27 @@ def test_tiny_rlimits_do_not_break_the_creation(runtime: Runtime, bundle: Bundle
         {"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0},
         {"type": "RLIMIT_NPROC", "soft": 1, "hard": 1},
     ]
-    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    # the kernel counts a user's processes on the whole machine: of this one nobody else has any
+    bundle.process["user"] = {"uid": 10_000_000 + os.getpid(), "gid": 1000}
     container = runtime.start_new(bundle.args("true"))
     assert container.wait() == 0
+
+
+@pytest.mark.requires("root")
+@pytest.mark.ours
+def test_a_user_with_too_many_processes(runtime: Runtime, bundle: Bundle) -> None:
+    """Those outside of the container count, and two of them are more than one. Its execve is what fails, and `start` says with what."""
+    user = 20_000_000 + os.getpid()
+    others = [subprocess.Popen(["sleep", "1000"], user=user) for _ in range(2)]
+    try:
+        bundle.process["rlimits"] = [{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]
+        bundle.process["user"] = {"uid": user, "gid": 1000}
+        refused = runtime.create(bundle.args("true")).start(check=False)
+        assert refused.code == 1 and "resource temporarily unavailable" in refused.err.lower()
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_rlimits_that_are_not_named_are_inherited(runtime: Runtime, bundle: Bundle) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from wherry_shim import bootstrap, bootstrap_start, messages_rare, ttrpc, wire
 from wherry_shim.bootstrap import Arguments, UsageError
+from wherry_shim.errors import ShimError
 
-from .shims import BINARY, NAMESPACE, Shim, alive, wait_for_end
+from .shims import BINARY, NAMESPACE, Shim, alive, call, wait_for_end
 
 ROOT = pytest.mark.requires("root")
 SOCKETS = Path(bootstrap_start.DIRECTORY)
@@ -150,6 +151,26 @@ def test_shutdown_takes_the_socket_along(shim: Callable[..., Shim]) -> None:
     assert not Path(path).exists()
     one.start()
     assert one.pid != pid
+
+
+@ROOT
+@pytest.mark.parametrize("of", ["task", "sandbox"])
+def test_after_a_shutdown_the_client_hangs_up_first(shim: Callable[..., Shim], of: str) -> None:
+    """A client in Go that finds the reply and the end of the connection at once says "ttrpc: closed", one time in ten."""
+    one = shim()
+    one.start()
+    pid = one.pid
+    with one.client() as client:
+        if of == "task":
+            call(client, "Shutdown", id=one.id)
+        else:
+            for verb in ("Create", "Start", "Shutdown"):
+                client.call("containerd.runtime.sandbox.v1.Sandbox", f"{verb}Sandbox", wire.encode(f"sandbox.{verb}SandboxRequest", {"sandbox_id": "s"}), 10)
+        time.sleep(0.1)
+        with pytest.raises(ShimError, match="shutting down"):
+            call(client, "State", id=one.id)
+    wait_for_end(pid)
+    assert not Path(one.socket.removeprefix("unix://")).exists()
 
 
 @ROOT

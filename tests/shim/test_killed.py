@@ -2,7 +2,8 @@
 """Whole lives in which a server, a zygote or a monitor is killed at a moment that nobody chose: what ends tells the code with which it ended, what
 is refused says why, and no process, socket, mount, cgroup or file stays.
 
-WHERRY_LIVES=200 in the environment for a long run; WHERRY_LIVES_FROM=N for one from another seed. A failure names its seed.
+WHERRY_LIVES=200 in the environment for a long run; WHERRY_LIVES_FROM=N for one from another seed; WHERRY_LIVES_SUITE=trixie or sid for a newer
+containerd (newer.py). A failure names its seed.
 """
 
 import hashlib
@@ -33,6 +34,12 @@ FIRST = int(os.environ.get("WHERRY_LIVES_FROM", "0"))
 LIVES = int(os.environ.get("WHERRY_LIVES", "9"))
 VICTIMS = ("server", "zygote", "monitor")
 PROCESS = {"cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    suite = os.environ.get("WHERRY_LIVES_SUITE")
+    if suite and "daemon" in metafunc.fixturenames:
+        metafunc.parametrize("daemon", [suite], indirect=True, scope="module")
 
 
 def words_of(pid: str) -> str:
@@ -85,7 +92,7 @@ def life_under_containerd(daemon: Daemon, name: str, killer: Killer) -> tuple[in
     """Codes and errors of `ctr run` and of an exec that lets the container end. Where the exec does not come to it, the container is killed."""
     go = daemon.rootfs / f"go-{name}"
     script = f"while [ ! -e /go-{name} ]; do sleep 0.01; done; exit 7"
-    argv = ["ctr", "-a", daemon.socket, "run", "--rm", "--runtime", RUNTIME, "--rootfs", str(daemon.rootfs), name, "sh", "-c", script]
+    argv = [daemon.ctr_command, "-a", daemon.socket, "run", "--rm", "--runtime", RUNTIME, "--rootfs", str(daemon.rootfs), name, "sh", "-c", script]
     killer.start()
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         wait_until(lambda: run.poll() is not None or daemon.tasks().get(name) == "RUNNING", "a task that runs, or has ended")

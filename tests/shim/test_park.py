@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -221,7 +222,7 @@ def test_a_client_that_goes_in_its_sleep_is_let_go(pod: Pod) -> None:
     pid = pod.shim.pid
     pod.parked()
     before = len(os.listdir(f"/proc/{pid}/fd"))
-    for number in range(3):
+    for _ in range(3):
         client = pod.shim.client()
         call(client, "State", id=pod.id)
         wait_until(lambda: not pod.workers() and len(os.listdir(f"/proc/{pid}/fd")) == before + 1, "it holds the connection")
@@ -343,7 +344,8 @@ class Porterage:
         self.place = place
         shutil.copy(BINARY, place / BINARY.name)
         script = place / "containerd-shim-wherry-python"
-        script.write_text(f"#!{os.path.realpath('/usr/bin/python3')}\nimport socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({str(place / 'hand')!r})\nsocket.send_fds(s, [b'x'], [3])\ns.recv(1)\n")
+        hand = f"s = socket.socket(socket.AF_UNIX)\ns.connect({str(place / 'hand')!r})\nsocket.send_fds(s, [b'x'], [3])\ns.recv(1)\n"
+        script.write_text(f"#!{sys.executable}\nimport socket\n{hand}")
         script.chmod(0o755)
         self.hands = socket.socket(socket.AF_UNIX)
         self.hands.bind(str(place / "hand"))

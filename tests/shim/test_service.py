@@ -93,6 +93,41 @@ def test_the_same_exec_again_and_again(server: Server, bundle: Bundle, place: Pa
     assert "no such file or directory" in server.refused("Start", id="a", exec_id="h").text
 
 
+def test_the_same_exec_again_needs_no_disk(server: Server, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whatever it is to leave behind; and what is kept for that goes with the container."""
+    make(server, bundle)
+    server.call("Start", id="a")
+    before = len(os.listdir("/proc/self/fd"))
+    compiled = []
+    prepare, known = execute.prepare, execute.known
+    monkeypatch.setattr(execute, "prepare", lambda *given: (compiled.append("prepare"), prepare(*given))[1])
+    monkeypatch.setattr(execute, "known", lambda *given: (compiled.append("known"), known(*given))[1])
+
+    def run(name: str, **more: object) -> None:
+        server.call("Exec", id="a", exec_id=name, spec=shell("exit 3"), **more)
+        server.call("Start", id="a", exec_id=name)
+        assert server.call("Wait", id="a", exec_id=name)["exit_status"] == 3
+        server.call("Delete", id="a", exec_id=name)
+        server.loop.step(0)  # what comes afterwards
+
+    run("first")
+    assert compiled == ["known", "prepare"]
+    run("second")
+    run("third")
+    assert compiled == ["known", "prepare"]
+    run("adopting", adopts=True)
+    assert compiled[2:3] == ["known"]
+    compiled.clear()
+    run("adopting-again", adopts=True)
+    run("fourth")
+    assert not compiled
+    server.call("Kill", id="a", signal=9)
+    server.call("Wait", id="a")
+    server.call("Delete", id="a")
+    server.loop.step(0)
+    assert len(os.listdir("/proc/self/fd")) < before + 2  # the mount table
+
+
 def test_an_exec_of_the_same_kind_needs_no_compiler(server: Server, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the third one on, with other arguments and values of the environment; for a server that comes later as well."""
     make(server, bundle)
@@ -102,6 +137,7 @@ def test_an_exec_of_the_same_kind_needs_no_compiler(server: Server, bundle: Bund
         server.call("Exec", id="a", exec_id=name, spec=shell(f'test $NAME = {name} && exit {code}', env=["PATH=/bin", f"NAME={name}"]))
         server.call("Start", id="a", exec_id=name)
         assert server.call("Wait", id="a", exec_id=name)["exit_status"] == code
+        time.sleep(processes.KEEP_S)
         server.loop.step(0)
         server.call("Delete", id="a", exec_id=name)
 
@@ -368,6 +404,7 @@ def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle) -> 
     monitor = server.monitor("a")
     assert monitor is not None
     once(0)
+    server.loop.step(0)  # its plan is kept
     time.sleep(0.1)
     before = sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))
     for number in range(1, 100):

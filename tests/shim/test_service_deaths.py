@@ -139,6 +139,11 @@ def test_a_monitor_that_does_not_read(server: Server, bundle: Bundle) -> None:
     server.call("Start", id="a")
     monitor = server.monitor("a")
     assert monitor is not None
+    server.call("Exec", id="a", exec_id="first", spec=shell("exit 5"))
+    server.call("Start", id="a", exec_id="first")
+    server.call("Wait", id="a", exec_id="first")
+    server.call("Delete", id="a", exec_id="first")
+    server.loop.step(0)  # its plan is kept
     before = len(os.listdir("/proc/self/fd"))
     os.kill(monitor.pid, signal.SIGSTOP)
     starts = []

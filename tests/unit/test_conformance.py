@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The runner of the public suites: what it reads, how it counts, the terminal that it gives."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 CONFORMANCE = Path(__file__).parents[2] / "conformance"
-MODULES = ("tap", "table", "terminal", "runc_bats", "runtime_tools", "images")
+MODULES = ("tap", "table", "terminal", "runc_bats", "runtime_tools", "images", "bench_bed")
 
 
 @pytest.fixture
@@ -140,3 +142,42 @@ def test_image_of_busybox(modules: dict[str, Any], tmp_path: Path) -> None:
         names = archive.getnames()
         assert {"./bin/busybox", "./bin/sh", "./etc/passwd", "./dev"} <= set(names)
         assert archive.getmember("./bin/sh").islnk()
+
+
+def test_a_bench_knows_what_a_killed_one_left(modules: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = modules["bench_bed"]
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for directory in (f"places/wherry-bench-{gone.pid}", f"cgroups/pids/wherry/wherry-bench-{gone.pid}-3", "places/wherry-bench-else"):
+        (tmp_path / directory).mkdir(parents=True)
+    lives = subprocess.Popen([sys.executable, "-c", "input()", "bench.py"], stdin=subprocess.PIPE)
+    (tmp_path / f"places/wherry-bench-{lives.pid}").mkdir()
+    monkeypatch.setattr(bed, "PLACES", (tmp_path / "places",))
+    monkeypatch.setattr(bed, "CGROUPS", tmp_path / "cgroups")
+    try:
+        assert bed.left_by_others() == {f"wherry-bench-{gone.pid}"}
+    finally:
+        lives.communicate(b"\n")
+    bed.remove(f"wherry-bench-{gone.pid}", patience=1)
+    assert sorted(path.name for path in tmp_path.rglob("wherry-bench*")) == sorted(("wherry-bench-else", f"wherry-bench-{lives.pid}"))
+
+
+def test_what_carries_the_tag_is_ended(modules: dict[str, Any]) -> None:
+    bed = modules["bench_bed"]
+    tag = f"wherry-bench-{os.getpid()}0000"
+    process = subprocess.Popen(["sh", "-c", "read line", f"/var/tmp/{tag}/server"], stdin=subprocess.PIPE)
+    another = subprocess.Popen(["sh", "-c", "read line", f"/var/tmp/{tag}1/server"], stdin=subprocess.PIPE)
+    try:
+        assert bed.tagged_processes(tag) == [process.pid]
+    finally:
+        for each in (process, another):
+            each.communicate(b"\n")
+
+
+def test_a_signal_unwinds(tmp_path: Path) -> None:
+    program = "import sys, time; sys.path.insert(0, sys.argv[1]); import host\nwith host.ended_by_signals():\n try: print('ready', flush=True); time.sleep(60)\n finally: print('clean')"
+    process = subprocess.Popen([sys.executable, "-c", program, str(CONFORMANCE)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.communicate(timeout=30)[0] == "clean\n"
+    assert process.returncode == 128 + 15

@@ -164,8 +164,9 @@ struct host_pattern {
 };
 /* -EBADMSG: quotes or brackets that do not match */
 int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options);
-/* The same of an exec's plan in that container. Text: a process.json (`file`), or front.h's writing of the command line. Kept in the container's directory. */
-int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size);
+/* The same of an exec's plan in that container. Text: a process.json (`file`), or front.h's writing of the command line. Kept in the container's directory.
+ * facts: a host_facts_key() that still holds, or NULL. */
+int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size, const char *facts);
 /* The plan, decoded and checked, in pages to be unmapped: the exact one, else the pattern with this configuration's texts. */
 int host_pattern_load(const char *root, const struct host_pattern *p, const void *config, size_t config_size, const void **plan, size_t *size);
 int host_pattern_fill(const struct host_pattern *p, const void *config, size_t config_size, const void *plan, size_t size, const void **filled,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from wherry.api.cgroups import Cgroups
 from wherry.container import lifecycle
+from wherry.errors import StateError
 from wherry.kernel.native import STATUS_NAMES
 
 
@@ -38,6 +39,7 @@ class Source:
 
     def __init__(self, root: str, id: str, pidfd: Callable[[], int], code: Callable[[], int | None], begun: Callable[[], bool]) -> None:
         self.finished = False
+        self._root, self._id = root, id
         self._code, self._begun = code, begun
         self._pidfd = self._result = self._memory = -1
         self._kills, self._running, self._told_created = 0, False, False
@@ -80,7 +82,7 @@ class Source:
             found.append(Event("created"))
         ready = dict(self._epoll.poll(0))
         ended = self._pidfd < 0 or self._pidfd in ready
-        if self._result >= 0 and (self._running or (self._begun() if ended else self._result in ready)):
+        if self._result >= 0 and (self._running or (self._begun() if ended else self._result in ready and self._executes())):
             os.close(self._result)  # leaves the epoll with it
             self._result = -1
             found.append(Event("started"))
@@ -90,6 +92,14 @@ class Source:
             self.finished = True
             found.append(Event("exited", self._code()))
         return found
+
+    def _executes(self) -> bool:
+        """Its end of the fifo is closed: it executes its program, or dies before that, and its pidfd says so in a moment."""
+        try:
+            with lifecycle.opened(self._root, self._id) as record:
+                return STATUS_NAMES[record.status()] in ("running", "paused")
+        except (StateError, OSError):
+            return False
 
     def _oom(self, found: list[Event]) -> None:
         if self._memory >= 0:

@@ -334,12 +334,13 @@ def _attempt(pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", ta
 
 class Planned:
     """An exec that somebody else launches. `pidfd` (of the container's init) is the caller's to close; `affinity`: the processors on which
-    the launch itself is to run, as a mask of bytes."""
+    the launch itself is to run, as a mask of bytes; `again`: the next one like it may have the same plan."""
 
-    __slots__ = ("affinity", "pidfd", "plan", "process")
+    __slots__ = ("affinity", "again", "pidfd", "plan", "process")
 
-    def __init__(self, plan: bytes, pidfd: int, process: "dict[str, Any]") -> None:
+    def __init__(self, plan: bytes, pidfd: int, process: "dict[str, Any]", config: "dict[str, Any]") -> None:
         self.plan, self.pidfd, self.process = plan, pidfd, process
+        self.again = "execCPUAffinity" not in process and "listenerPath" not in ((config.get("linux") or {}).get("seccomp") or {})
         initial = _initial_affinity(process)
         self.affinity = initial.to_bytes((initial.bit_length() + 63) // 64 * 8, "little") if initial else b""
 
@@ -353,16 +354,16 @@ def prepare(options: ExecOptions, below: bool = False) -> Planned:
             own = init_cgroup(target) if below else None
             if own is not None:
                 target.cgroups = [own if cgroup.v2 else cgroup for cgroup in target.cgroups]
-            return Planned(compile_plan(config, process, target, options), pidfd, process)
+            return Planned(compile_plan(config, process, target, options), pidfd, process, config)
         except BaseException:
             posix.close(pidfd)
             raise
 
 
-def known(container: Container, options: ExecOptions) -> "bytes | None":
-    """The plan that an exec like this one has left, of one process.json."""
+def known(container: Container, options: ExecOptions, facts: str = "") -> "bytes | None":
+    """The plan that an exec like this one has left, of one process.json. facts: the key of the host's, where that is known."""
     try:
-        return native.Pattern(options.process or b"", container=container, file=True).load(f"{options.root}/{options.id}")
+        return native.Pattern(options.process or b"", container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
     except OSError:
         return None
 
@@ -372,8 +373,7 @@ def keep(options: ExecOptions, planned: Planned) -> None:
     from wherry.container.exec_cache import remember
 
     with opened(options.root, options.id) as container:
-        if "execCPUAffinity" not in planned.process:
-            remember(container, load(config_copy(container)), options, planned.plan)  # type: ignore[arg-type]
+        remember(container, load(config_copy(container)), options, planned.plan)  # type: ignore[arg-type]
 
 
 def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:

@@ -435,18 +435,18 @@ class Pattern:
     """A configuration as the cache of plans sees it: its names there, and its blanks, the texts that differ from container to container.
 
     exact, pattern: file names. OSError(EBADMSG) where quotes or brackets do not match. With a container: of an exec in it, by its process.json
-    (`file`) or by the command line as the front writes it down."""
+    (`file`) or by the command line as the front writes it down; `facts`: what facts_key() has said, if that still holds."""
 
     __slots__ = ("_config", "_read")
 
-    def __init__(self, config: "bytes", options: "int" = 0, container: "Container | None" = None, file: "bool" = False) -> None:
+    def __init__(self, config: "bytes", options: "int" = 0, container: "Container | None" = None, file: "bool" = False, facts: "str" = "") -> None:
         self._config = config
         self._read = ffi.new("struct host_pattern *")
         text = ffi.from_buffer(config)
         if container is None:
             _check(lib.host_pattern_read(self._read, text, len(config), options))
         else:
-            _check(lib.host_exec_pattern(self._read, container.opened, file, text, len(config)))
+            _check(lib.host_exec_pattern(self._read, container.opened, file, text, len(config), facts.encode() if facts else ffi.NULL))
 
     @property
     def exact(self) -> "str":

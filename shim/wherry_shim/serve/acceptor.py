@@ -186,7 +186,7 @@ class Acceptor:
         peer = self._peer(connection, address)
         count = self._counts[peer.key]
         strangers = sum(other.uid < 0 for other in self.peers.values()) if peer.uid < 0 else 0
-        many = len(self.peers) >= self._limits.connections or 2 * strangers >= self._limits.connections  # who has shown no certificate yet
+        many = len(self.peers) >= self._limits.connections or 2 * strangers >= self._limits.connections  # over TCP comes who has no certificate, too
         if many or count >= 2 * self._limits.connections_each:
             self.refused += 1
             connection.close()
@@ -281,9 +281,9 @@ def listen_unix(path: str, mode: int, group: int) -> socket.socket:
     directory = os.path.dirname(path)
     _checked_directory(directory, mode, group)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    mask = os.umask(0o777 & ~mode)
     try:
         _remove_stale(path)
+        os.fchmod(listener.fileno(), 0o600)  # what bind() makes has no more: a umask would be that of all threads
         listener.bind(path)
         if group >= 0:
             os.chown(path, -1, group)
@@ -294,8 +294,6 @@ def listen_unix(path: str, mode: int, group: int) -> socket.socket:
         listener.close()
         text = "it is longer than 107 bytes: choose a shorter one" if "too long" in str(error) else error.strerror
         raise AddressError(f"unix://{path}: {text}") from error
-    finally:
-        os.umask(mask)
 
 
 def _checked_directory(directory: str, mode: int, group: int) -> None:
@@ -321,6 +319,7 @@ def _remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise OSError(errno.EEXIST, "something else has this name: remove it, or choose another one")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_FLUSH_S)  # one that answers nobody any more has a full queue
         try:
             probe.connect(path)
         except ConnectionRefusedError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from wherry_shim.serve import records, trace
 from wherry_shim.serve.records import Asked, ExecRecord, Exit, Run
 
 SERVER, TASK = "", "task"
+LARGEST_CONFIG = 16 << 20
 
 
 class Changes:
@@ -126,7 +129,7 @@ class Managed(Changes):
         """When it was to start: before it has ended in any case."""
         self.begun: Run | None = None
         """The run as it was when it had just been started: what who asked for the start is told, however short it is."""
-        self.dirty = False
+        self.dirty = self.dirty_asked = False
         self.gone = False
 
     @property
@@ -171,6 +174,14 @@ class Managed(Changes):
 
     def save_asked(self) -> None:
         records.write(self.place.directory / "container.json", self.asked, durable=True)
+        self.dirty_asked = False
+
+    def note_asked(self) -> None:
+        """Of what ends something: a disk that is full does not stop it, and learns of it later."""
+        try:
+            self.save_asked()
+        except OSError:
+            self.dirty_asked = not self.gone
 
     def cancel(self) -> None:
         """All that would be done later."""
@@ -191,7 +202,7 @@ class Managed(Changes):
     # ---- its configuration
 
     def config(self) -> dict[str, Any]:
-        document: Any = load((Path(self.asked.bundle) / "config.json").read_bytes(), f"{self.asked.bundle}/config.json")
+        document: Any = load(config_bytes(self.asked.bundle), f"{self.asked.bundle}/config.json")
         return dict(document)
 
     def process(self, args: Sequence[str], env: Sequence[str] = (), cwd: str = "", user: str = "", terminal: bool = False) -> bytes:
@@ -207,6 +218,18 @@ class Managed(Changes):
             uid, _, gid = user.partition(":")
             process["user"] = {"uid": int(uid), "gid": int(gid or 0)}
         return json.dumps(process).encode()
+
+
+def config_bytes(bundle: str) -> bytes:
+    """Never waits, and never ends later than a file does: a client has named the bundle, and a fifo would hold the thread, a device all memory."""
+    path = f"{bundle}/config.json"
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", path)
+        if found.st_size > LARGEST_CONFIG:
+            raise OSError(errno.EFBIG, f"has more than {LARGEST_CONFIG} bytes", path)
+        return file.read(LARGEST_CONFIG)
 
 
 def merged(base: list[str], more: Sequence[str]) -> list[str]:

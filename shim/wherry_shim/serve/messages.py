@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -31,7 +32,7 @@ POLICIES = {pb.RestartPolicy.NO: records.NO, pb.RestartPolicy.ON_FAILURE: record
 _POLICY_NUMBERS = {name: number for number, name in POLICIES.items()}
 _SECOND = 1_000_000_000
 _LONGEST_S = 10 * 366 * 86400
-MOST_LABELS, LONGEST_LABEL = 64, 4096
+MOST_LABELS = 64
 MOST_MOUNTS = 256
 
 
@@ -91,9 +92,11 @@ def probe_of(message: Any) -> Probe:
     )
 
 
-def labels_of(labels: Any) -> dict[str, str]:
+def labels_of(labels: Any, there: Mapping[str, str] | None = None) -> dict[str, str]:
+    """there: those that it has already, and keeps."""
     found = dict(labels)
-    if len(found) > MOST_LABELS or sum(len(name) + len(value) for name, value in found.items()) > MOST_LABELS * 256:
+    together = {**(there or {}), **found}
+    if len(together) > MOST_LABELS or sum(len(name) + len(value) for name, value in together.items()) > MOST_LABELS * 256:
         raise refusals.bad("labels", f"more than {MOST_LABELS}, or more than {MOST_LABELS * 256} letters")
     if "" in found:
         raise refusals.bad("labels", "a label has no name")

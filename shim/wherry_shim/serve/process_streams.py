@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -279,6 +280,13 @@ def _signal(number: int) -> int:
     return number
 
 
+def _process_of(one: Managed, start: Any) -> bytes:
+    try:
+        return one.process(start.args, start.env, start.cwd, start.user, start.terminal)
+    except OSError as error:  # its bundle has gone, which a container that runs does not notice
+        raise refusals.no_bundle(one.asked.bundle, error) from error
+
+
 def exec_of(one: Managed, start: Any) -> ExecAsked:
     """`process` as it is given, or the container's own with other arguments."""
     if bool(start.process) == bool(start.args):
@@ -289,9 +297,9 @@ def exec_of(one: Managed, start: Any) -> ExecAsked:
         if not isinstance(document, dict):
             raise refusals.bad("process", "is no object")
     else:
-        if not all(part.isdecimal() for part in start.user.split(":")[:2] if start.user):
+        if start.user and not re.fullmatch("[0-9]{1,10}(:[0-9]{1,10})?", start.user):
             raise refusals.bad("user", f"{start.user[:100]!r} is not uid or uid:gid", "numbers, as the specification has them")
-        document = json.loads(one.process(start.args, start.env, start.cwd, start.user, start.terminal))
+        document = json.loads(_process_of(one, start))
     terminal = bool(document.get("terminal"))
     if terminal and start.HasField("size"):
         document["consoleSize"] = {"width": min(start.size.width, _SIDE), "height": min(start.size.height, _SIDE)}

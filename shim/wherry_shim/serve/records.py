@@ -171,11 +171,11 @@ def sync(directory: Path) -> None:
 
 
 def read(path: Path, kind: type[T]) -> T | None:
-    """None where it is not there, or cut off by a reboot."""
+    """None where it is not there, or cut off by a reboot: what has none is taken away, so that what cannot be read at the moment (EMFILE, EIO) is an error."""
     try:
         data = json.loads(path.read_bytes())
         return from_dict(kind, data)
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
 
 

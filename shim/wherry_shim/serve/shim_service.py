@@ -17,7 +17,8 @@ from wherry_shim.proto.wherry_shim_v1_pb2_grpc import ShimServicer
 from wherry_shim.serve import foreign, identity, messages, refusals, stats, trace
 from wherry_shim.serve.event_log import too_slow
 from wherry_shim.serve.guard import cutter
-from wherry_shim.serve.managed import Managed
+from wherry_shim.serve.identity import Role
+from wherry_shim.serve.managed import Managed, config_bytes
 from wherry_shim.serve.process_streams import ProcessStreams
 from wherry_shim.serve.supervisor import Supervisor
 
@@ -74,7 +75,7 @@ class ShimService(ShimServicer):
         one = self._supervisor.ours(request.id)
         policy = messages.policy_of(request.restart) if request.HasField("restart") else None
         probe = messages.probe_of(request.probe) if request.HasField("probe") else None
-        await self._supervisor.update(one, request.resources, policy, probe, messages.labels_of(request.labels))
+        await self._supervisor.update(one, request.resources, policy, probe, messages.labels_of(request.labels, one.asked.labels))
         return messages.container_message(one)
 
     async def Delete(self, request: Any, context: Any) -> Any:
@@ -177,7 +178,7 @@ class ShimService(ShimServicer):
     async def Validate(self, request: Any, context: Any) -> Any:
         from wherry.oci.validate import validate
 
-        data = await asyncio.to_thread(_config_of, request)
+        data = await asyncio.to_thread(_config_of, request, "Validate")
         result = await asyncio.to_thread(validate, data, "config.json", Path(request.bundle) if request.bundle else None)
         findings = [
             pb.Finding(pointer=one.pointer, code=one.code, message=one.message, remedy=one.remedy or "", warning=one.severity == "warning")
@@ -186,7 +187,7 @@ class ShimService(ShimServicer):
         return pb.ValidateResponse(findings=findings)
 
     async def Plan(self, request: Any, context: Any) -> Any:
-        data = await asyncio.to_thread(_config_of, request)
+        data = await asyncio.to_thread(_config_of, request, "Plan")
         return await asyncio.to_thread(_plan, request.bundle or "/", data)
 
     async def Version(self, request: Any, context: Any) -> Any:
@@ -221,15 +222,17 @@ def _labelled(one: Managed, wanted: dict[str, str]) -> bool:
     return all(name in labels and (not value or labels[name] == value) for name, value in wanted.items())
 
 
-def _config_of(request: Any) -> bytes:
+def _config_of(request: Any, method: str) -> bytes:
+    """A bundle is read with the server's rights: for those only who could as well make a container that reads it."""
     if bool(request.bundle) == bool(request.config):
         raise refusals.bad("bundle", "exactly one of bundle and config is needed")
     if request.config:
         return bytes(request.config)
     if not request.bundle.startswith("/"):
         raise refusals.bad("bundle", f"{request.bundle[:300]!r} is not an absolute path")
+    identity.check(identity.of(None), Role.RUN, f"{method} of a bundle")
     try:
-        return Path(request.bundle, "config.json").read_bytes()
+        return config_bytes(request.bundle)
     except OSError as error:
         raise refusals.no_bundle(request.bundle, error) from error
 

@@ -28,6 +28,8 @@ _LOOK_AGAIN_S = 1.0
 """Should no watch tell."""
 _POLL_S = 0.05
 _PAGE = 4096
+_FURTHEST = (1 << 63) - 1 - CHUNK
+"""What the kernel takes for an offset."""
 _SLACK = 16
 """A hole is punched when a sixteenth more than the bound is there."""
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
@@ -86,7 +88,8 @@ class Follower:
     """ended: nothing more will be written, and up to where it counts (None: to the end of the file)."""
 
     def __init__(self, watcher: Watcher, path: str, offset: int, ended: Callable[[], tuple[bool, int | None]], follow: bool = True) -> None:
-        self._watcher, self._path, self.offset, self._ended, self._follow = watcher, path, offset, ended, follow
+        self._watcher, self._path, self._ended, self._follow = watcher, path, ended, follow
+        self.offset = min(offset, _FURTHEST)
         self.wakened = asyncio.Event()
 
     async def chunks(self) -> AsyncIterator[tuple[int, bytes]]:

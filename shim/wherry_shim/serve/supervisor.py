@@ -17,7 +17,7 @@ import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -142,6 +142,8 @@ class Supervisor:
         for one in list(self.table.values()):
             if one.dirty:
                 one.save()
+            if one.dirty_asked:
+                one.note_asked()
             if one.owner == SERVER and not one.gone:
                 self.trimmer.trim(one)
                 self.execs.forget_old(one)
@@ -205,13 +207,13 @@ class Supervisor:
             try:
                 self._prepare(one, new.config)
                 await self._call_create(one)
+                one.asked.step = ""
+                one.save_asked()
             except Exception as error:  # a server that ends leaves it to the next one
                 await self.undo_create(one)
                 if isinstance(error, OSError):
                     raise refusals.of_os_error(error, str(self.data)) from error
                 raise
-            one.asked.step = ""
-            one.save_asked()
         if new.start:
             await self.start_container(one)
         return one
@@ -237,6 +239,15 @@ class Supervisor:
             return one.config()
         except OSError as error:
             raise refusals.no_bundle(one.asked.bundle, error) from error
+
+    def _ask(self, one: Managed, **changes: Any) -> None:
+        """Refused as a whole where it cannot be written down."""
+        before, one.asked = one.asked, replace(one.asked, **changes)
+        try:
+            one.save_asked()
+        except OSError as error:
+            one.asked = before
+            raise refusals.of_os_error(error, str(self.data)) from error
 
     async def _call_create(self, one: Managed) -> None:
         asked = one.asked
@@ -265,13 +276,16 @@ class Supervisor:
     async def _start(self, one: Managed, run: int) -> None:
         """run: where it has begun already, who asks has not had the answer."""
         async with one.turn:
+            if one.gone:  # a Delete was first
+                raise refusals.not_found(one.id)
             if run and (run < one.run.run or (run == one.run.run and one.phase != records.CREATED)):
                 return
+            while one.phase == records.ENDED:  # a terminal is being drained
+                await one.changed()
             if one.phase not in (records.CREATED, records.STOPPED, records.WAITING):
                 raise refusals.wrong_phase("start", one.id, one.phase)
             if one.asked.desired != records.RUNNING:
-                one.asked.desired = records.RUNNING
-                one.save_asked()
+                self._ask(one, desired=records.RUNNING)
             if one.phase == records.CREATED:
                 await self.call_start(one)
                 return
@@ -296,7 +310,7 @@ class Supervisor:
     async def _stop(self, one: Managed, grace: float, signal: int) -> None:
         if one.asked.desired != records.STOPPED and not one.stopped:
             one.asked.desired = records.STOPPED
-            one.save_asked()
+            one.note_asked()
         async with one.turn:
             if one.phase == records.WAITING:
                 self.cancel_timer(one)
@@ -394,7 +408,7 @@ class Supervisor:
                 raise refusals.still_running(one.id)
             if one.asked.step != records.DELETE:
                 one.asked.step, one.asked.desired = records.DELETE, records.STOPPED
-                one.save_asked()
+                one.note_asked()
             return await self.finish_delete(one)
 
     async def finish_delete(self, one: Managed) -> Exit | None:
@@ -450,20 +464,15 @@ class Supervisor:
 
     async def update(self, one: Managed, resources: bytes, policy: Policy | None, probe: Probe | None, labels: dict[str, str]) -> None:
         async with one.turn:
+            if one.gone:
+                raise refusals.not_found(one.id)
             if resources:
                 await self.engine.call("Update", {"id": one.id, "resources": {"value": resources}})
-            if policy is not None:
-                one.asked.policy = policy
-            for name, value in labels.items():
-                if value:
-                    one.asked.labels[name] = value
-                else:
-                    one.asked.labels.pop(name, None)
+            kept = {name: value for name, value in (one.asked.labels | labels).items() if labels.get(name, value)}
+            self._ask(one, policy=policy or one.asked.policy, probe=probe or one.asked.probe, labels=kept)
             if probe is not None:
-                one.asked.probe = probe
                 one.run.health, one.run.failures = "", 0
                 self.hearing.begin_probe(one)
-            one.save_asked()
             self.tell(one, "updated")
 
     def healthy(self, one: Managed, health: probes.Health) -> None:
