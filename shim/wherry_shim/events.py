@@ -184,6 +184,10 @@ class Publisher:
         else:
             waiter.set()
 
+    def fileno(self) -> int:
+        """Of its connection, -1 where there is none; a server that sleeps does without."""
+        return -1 if self._peer is None else self._peer.fileno()
+
     def close(self) -> None:
         if self._peer is not None:
             self.loop.unwatch(self._peer.fileno())
@@ -238,6 +242,9 @@ class Command:
 
     def hurry(self) -> None:
         pass
+
+    def fileno(self) -> int:
+        return -1
 
     def drained(self, seconds: float) -> Later:
         return _drained(self, seconds)

@@ -2,7 +2,7 @@
 """A server that has nothing to do becomes a few descriptors and a memfd in its porter's hands, and a server again when something happens.
 
 What is written down: containers, their processes and how they have ended, what was deleted, clients and what they wait for. A client's Wait is asked
-again as it came; any other call is answered before. Nothing is guessed to be idle: each descriptor that the loop watches and each timer must be
+again as it came; any other call is answered before. What is only kept for speed is not: plans of execs are on the disk as well. Nothing is guessed to be idle: each descriptor that the loop watches and each timer must be
 one that is known here, or the server stays for now.
 
 VERSION changes with what stands in a state. A server reads those of older versions too, from OLDEST on: a pod outlives the program that began it. A porter
@@ -93,7 +93,7 @@ def write(server: "ContainerdServer", control: int) -> "tuple[State, _Writer, fl
     timers = [server.round]
     for connection in transport.connections:
         state["connections"].append(_connection(connection, writer, timers))
-    if loop.watched() - set(writer.fds) != {control}:
+    if loop.watched() - set(writer.fds) - {server.publisher.fileno()} != {control}:
         raise Busy("a descriptor of somebody's is watched")
     if not loop.timers() <= set(timers):
         raise Busy("a timer of somebody's is set")
@@ -270,7 +270,7 @@ class Parker:
                     posix._exit(0)
             finally:
                 posix.close(memory)
-        except Busy:
-            return
+        except Busy as busy:
+            self._server.log("debug", f"does not park: {busy}")
         except (OSError, ValueError) as error:
             self._server.log("warning", f"does not park: {error}")

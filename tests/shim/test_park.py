@@ -208,7 +208,7 @@ def test_an_exec_over_parks(pod: Pod, tmp_path: Path, events: FakeContainerd) ->
     pod.call("CloseIO", exec_id="cat", stdin=True)
     assert pod.parked().call("Wait", exec_id="cat")["exit_status"] == 6
     assert pod.parked().call("Delete", exec_id="cat")["exit_status"] == 6
-    assert short(events) == ["create", "start", "exec-added", "exec-started", "exit"]
+    wait_until(lambda: short(events) == ["create", "start", "exec-added", "exec-started", "exit"], "its events")
     os.close(output)
 
 
@@ -321,7 +321,7 @@ def test_a_monitor_that_is_killed_in_its_sleep(pod: Pod, events: FakeContainerd)
     pod.parked().go.touch()
     assert pod.call("Wait")["exit_status"] == 3
     assert not Path(f"/proc/{monitor}").exists()  # it is reaped
-    assert short(events)[-2:] == ["exit", "exit"]
+    wait_until(lambda: short(events)[-2:] == ["exit", "exit"], "both ends")
 
 
 def test_a_zygote_that_is_killed_in_its_sleep(pod: Pod) -> None:
@@ -533,7 +533,7 @@ def test_nothing_is_forgotten() -> None:
     """Who gives a container or a process another attribute says here what becomes of it when its server parks."""
     names = Names("", "", "", False)
     container = Container("a", "/a", "/r", names)
-    elsewhere = {"init", "execs", "monitor", "watch", "lock", "checkpoint", "abandoned", "turn"}
+    elsewhere = {"init", "execs", "monitor", "watch", "lock", "checkpoint", "abandoned", "turn", "plans"}
     assert set(vars(container)) == set(parking._CONTAINER) | elsewhere
     elsewhere = {"container", "names", "pidfd", "master", "starting", "streams", "answer", "ended", "drained", "pump"}
     assert set(vars(Process(container, "", 0, names))) == set(parking._PROCESS) | elsewhere
