@@ -17,7 +17,7 @@ from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.oom import Watch, memory_cgroup
 from wherry_shim.plans import Facts
 from wherry_shim.state import STOPPED, Container, Process
-from wherry_shim.stdio import LOGGERS
+from wherry_shim.stdio import LOGGERS, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _EXECS_S = 10.0  # how long the end of init waits for those of its execs, which are dying
+_WHOLE_S = (0.02, 2.0)  # how long the end of a process whose monitor is gone waits for its output: a look, and at most
 _SWEEP_S = (0.02, 1.0)  # between two looks for orphans: at first, and in the end
 
 
@@ -139,9 +140,12 @@ class Keeper:
             if process.pid and process.status != STOPPED and process.pidfd >= 0:
                 self._adopt(process)
         if container.cut_short or container.init.status != STOPPED:
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-            self._sweep_on(_SWEEP_S[0])
+            self._sweep_for_a_while()
+
+    def _sweep_for_a_while(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweep_on(_SWEEP_S[0])
 
     def _sweep_on(self, pause: float) -> None:
         """What the monitor was just making is a child of ours that nobody knows. Until it is reaped the first process of its pid namespace cannot end."""
@@ -166,9 +170,15 @@ class Keeper:
         self.log("warning", f"{process.container.id}: its monitor is gone: process {process.pid} is ours now")
 
         def over(_: int) -> None:
-            status = _reaped(process)
+            self.loop.unwatch(process.pidfd)
+            look(_reaped(process), now(), _WHOLE_S[1])
+
+        def look(status: int, at: "Message", left: float) -> None:
+            if left > 0 and not whole(process.names):
+                self.loop.timer(_WHOLE_S[0], lambda: look(status, at, left - _WHOLE_S[0]))
+                return
             watch = process.container.watch
-            self._ended(process, status, now(), watch.count if watch else 0)
+            self._ended(process, status, at, watch.count if watch else 0)
 
         self.loop.watch(process.pidfd, over)
 

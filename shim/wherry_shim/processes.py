@@ -358,9 +358,11 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str, facts: "F
     options = ExecOptions(container.root, container.id)
     options.process, options.process_name = process.spec, "process"
     options.attached, options.verb, options.adopts = True, "exec", process.adopts
-    streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
+    streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner, _copies(container))
     process.streams = streams
     try:
+        if streams.copied:
+            streams.give_pipes_to(_root_of(container))
         report = await _known(loop, process, options, facts)
         report = report or await _exec(loop, process, options, facts, below=False) or await _exec(loop, process, options, facts, below=True)
         assert report is not None
@@ -368,6 +370,25 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str, facts: "F
     except BaseException:
         streams.close(loop)  # a Delete of the container may have done it
         raise
+
+
+def _copies(container: "Container") -> bool:
+    return container.monitor is not None and container.monitor.copies
+
+
+def _root_of(container: "Container") -> "tuple[int, int]":
+    """Of its user namespace, as the host sees it."""
+    if container.root_owner is not None:
+        return container.root_owner
+    found = [0, 0]
+    for index, name in enumerate(("uid_map", "gid_map")):
+        try:
+            with open(f"/proc/{container.init.pid}/{name}", "rb") as file:
+                found[index] = next((int(words[1]) for words in map(bytes.split, file) if words[0] == b"0"), 0)
+        except OSError:  # it has ended
+            pass
+    container.root_owner = (found[0], found[1])
+    return container.root_owner
 
 
 async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts") -> "Report | None":
