@@ -16,7 +16,7 @@ C_LIMIT = 60
 SOURCES = {".py", ".c", ".h", ".S", ".sh", ".cmake", ".pyi", ".in", ".proto"}
 SPDX = "SPDX-License-Identifier: Apache-2.0"
 UNFINISHED = re.compile("|".join(("TO" "DO", "FIX" "ME", "X" "XX:", "not implemented " "yet")))
-FOREIGN = re.compile("|".join((r"/wor" r"k/\w", r"/roo" r"t/\w+", r"\b[Ii]ssu" r"es?\b", "pyp" "i", "python" "hosted", "npm" "js", r"crates\." "io", r"proxy\." "golang")))
+FOREIGN = re.compile("|".join((r"(?<!\w)/wor" r"k/\w", r"\b[Ii]ssu" r"es?\b", "pyp" "i", "python" "hosted", "npm" "js", r"crates\." "io", r"proxy\." "golang")))
 """The project speaks of itself alone: not of where it was written, nor of where packages come from."""
 OWN_WORDS = {"LICENSE"}
 MADE = {".venv", "build", "dist", "_site", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}  # as .gitignore
