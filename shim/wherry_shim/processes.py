@@ -419,6 +419,7 @@ async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: 
 async def _exec(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts", below: bool) -> "Report | None":
     """None: the container's cgroup hands its controllers down, and takes no process itself."""
     try:
+        options.facts = facts.whole()
         planned: "Planned" = execute.prepare(options, below)
     except (WherryError, OSError) as error:
         raise failed("exec", error) from error
