@@ -7,7 +7,8 @@ changes a state: wherry_shim.service does.
 
 import posix
 from _json import encode_basestring, encode_basestring_ascii
-from errno import EBUSY
+from errno import EBUSY, ENOTEMPTY
+from time import sleep
 
 from wherry.container import create as runtime
 from wherry.container import execute, lifecycle
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     Hear = Callable[[Container, Monitor], None]
 
 OS = "surrogateescape"
+_ATTEMPTS, _AGAIN_S = 20, 0.005
 KEEP_S = 0.02  # after an exec of a new kind, when who waits for it has his answer
 
 
@@ -517,10 +519,15 @@ def checkpoint(container: "Container", path: str, fields: "Message") -> None:
 
 def remove(container: "Container") -> None:
     """Everything that is on the host; to be called again where it fails."""
-    try:
-        lifecycle.delete(container.root, container.id, force=True)
-    except NotFoundError:
-        pass
-    except (WherryError, OSError) as error:
-        raise failed("delete", error) from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            lifecycle.delete(container.root, container.id, force=True)
+        except NotFoundError:
+            pass
+        except (WherryError, OSError) as error:
+            if not isinstance(error, OSError) or error.errno != ENOTEMPTY or attempt == _ATTEMPTS - 1:
+                raise failed("delete", error) from error
+            sleep(_AGAIN_S)  # its monitor has written an end into the directory just now
+            continue
+        break
     _undo(container)

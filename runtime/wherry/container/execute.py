@@ -366,8 +366,10 @@ def prepare(options: ExecOptions, below: bool = False) -> Planned:
 
 def known(container: Container, options: ExecOptions, facts: str = "") -> "bytes | None":
     """The plan that an exec like this one has left, of one process.json. facts: the key of the host's, where that is known."""
+    from wherry.container.exec_cache import named
+
     try:
-        return native.Pattern(options.process or b"", container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
+        return native.Pattern(named(options), container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
     except OSError:
         return None
 
