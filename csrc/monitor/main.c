@@ -11,7 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 
-enum { FIRST_CONNECTION = 3, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 2 + MAX_CONNECTIONS };
+enum { FIRST_CONNECTION = 3, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 3 + MAX_CONNECTIONS };
 
 static struct monitor monitor;
 static struct monitor_message request;
@@ -22,7 +22,7 @@ static int prepare(struct monitor *m)
 {
 	sigset_t all, child;
 
-	m->listener = m->directory = m->events = -1;
+	m->listener = m->directory = m->events = m->writer_socket = -1;
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		m->connection[i] = -1;
 	m->connection[0] = FIRST_CONNECTION;
@@ -84,6 +84,7 @@ static size_t fill_items(const struct monitor *m)
 	items[1] = (struct pollfd){ m->listener, POLLIN, 0 };
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		items[2 + i] = (struct pollfd){ m->connection[i], POLLIN, 0 };
+	items[2 + MAX_CONNECTIONS] = (struct pollfd){ m->writer_socket, POLLIN, 0 };
 	for (uint32_t i = 0; i < m->processes; i++) {
 		items[count] = (struct pollfd){ m->process[i]->helper_socket, POLLIN, 0 };
 		count += 1 + pump_poll(&m->process[i]->pump, items + count + 1);
@@ -118,11 +119,14 @@ static void drain_signals(int signals)
 /* The children before the servers: what has ended is told before what is asked. */
 static int run_once(struct monitor *m)
 {
+	bool again = !writer_tend(m) || process_waiting(m);
 	size_t count = fill_items(m);
 
-	if (poll(items, count, process_waiting(m) ? KEPT_MS : -1) < 0 && errno != EINTR)
+	if (poll(items, count, again ? KEPT_MS : -1) < 0 && errno != EINTR)
 		return -1;
 	run_processes(m);
+	if (items[2 + MAX_CONNECTIONS].revents)
+		writer_hear(m);
 	if (items[0].revents) {
 		drain_signals(m->signals);
 		process_reap(m);
@@ -141,10 +145,11 @@ static bool over(const struct monitor *m, bool begun)
 	return begun ? process_over(m) : !has_connection(m);
 }
 
-int main(void)
+int main(int argc, char *argv[])
 {
 	bool begun = false;
 
+	monitor.name = argc ? argv[0] : (char[]){ "" };
 	if (prepare(&monitor) < 0)
 		return 1;
 	while (!over(&monitor, begun)) {
@@ -152,5 +157,6 @@ int main(void)
 			return 1;
 		begun |= monitor.processes > 0;
 	}
+	writer_end(&monitor);
 	return 0;
 }

@@ -4,7 +4,8 @@
  * stdio together, writes down how each ended, and tells every server that is connected. A server gives it finished plans and opened descriptors: here, too,
  * nothing is decided.
  *
- * One container is one monitor. It ends when nothing of its container lives and nothing is left to be read.
+ * One container is one monitor. It ends when nothing of its container lives and nothing is left to be read. Where output goes into files a second
+ * process, the writer, stands beside it: see output.c.
  */
 #ifndef WHERRY_MONITOR_H
 #define WHERRY_MONITOR_H
@@ -18,7 +19,7 @@ enum {
 	MAX_MESSAGE = 64 << 10,
 	MAX_PROCESSES = 1024,
 	MAX_CONNECTIONS = 8,
-	MAX_DESCRIPTORS = 16,
+	MAX_DESCRIPTORS = 20,
 	MAX_META = 3072,
 	MAX_NAME = 128,
 	MONITOR_LOCK = 4, /* our descriptor of it */
@@ -36,6 +37,11 @@ enum monitor_request {
 	MONITOR_WATCH,       /* MONITOR_FD_EVENTS: the file that counts the container's OOM kills */
 	MONITOR_RESTORE,     /* make the container, by a program: TEXT_EXTRA is its path, its `count` arguments, and its environment. Its stdio is the
 	                      * container's, its descriptor 3 takes a helper's answer: MADE, or FAILED with words in TEXT_META */
+
+	/* To the writer alone, where `process` is a number that the monitor has given to two streams. */
+	MONITOR_COPY,   /* HOLD_OUT into LOG_OUT, HOLD_ERR into LOG_ERR */
+	MONITOR_DRAIN,  /* what is in them now. Answer: the same, when it is in the files */
+	MONITOR_FORGET, /* a process that was not made: nothing was written */
 };
 
 /* To each server that is connected. */
@@ -44,10 +50,12 @@ enum monitor_report {
 	MONITOR_MADE,         /* pid; MONITOR_FD_PROCESS, MONITOR_FD_MASTER where there is a terminal */
 	MONITOR_FAILED,       /* step, error, call, value, undo */
 	MONITOR_ENDED,        /* status, signal, oom, time */
-	MONITOR_DRAINED,      /* the pump of its terminal has come to an end */
+	MONITOR_DRAINED,      /* the pump of its terminal has come to an end; from the writer: two streams have */
 	MONITOR_PROCESS,      /* to who connects: a process that lives; meta, descriptors as in MADE */
-	MONITOR_LISTED,       /* to who connects: that was all */
+	MONITOR_LISTED,       /* to who connects: that was all; value: what this monitor can do, enum monitor_ability */
 };
+
+enum monitor_ability { MONITOR_COPIES = 1 }; /* a request may have MONITOR_FD_LOG_OUT and _ERR */
 
 /* What a message carries, in the order of the bits of `fds`. */
 enum monitor_fd {
@@ -66,6 +74,8 @@ enum monitor_fd {
 	MONITOR_FD_EVENTS,
 	MONITOR_FD_PROCESS,  /* pidfd */
 	MONITOR_FD_MASTER,
+	MONITOR_FD_LOG_OUT, /* a file: what comes to HOLD_OUT is copied there, and nobody else reads that */
+	MONITOR_FD_LOG_ERR,
 	MONITOR_FD_COUNT,
 };
 
@@ -118,6 +128,9 @@ void pump_run(struct pump *p, const struct pollfd items[3]);
 bool pump_ended(const struct pump *p);
 void pump_end(struct pump *p);
 
+/* output.c: the writer, a process of its own. What it is told comes by `socket`; it ends when that has ended and every stream has. */
+void output_run(int socket) __attribute__((noreturn));
+
 /* process.c */
 struct process {
 	uint32_t number;
@@ -127,6 +140,9 @@ struct process {
 	int helper_socket;
 	bool ended, drained_told;
 	int hold[3], master;
+	int log[2];
+	uint32_t copy;       /* what the writer knows its streams by; 0 = nothing is copied any more */
+	bool released;       /* its server has forgotten it, and what it has left in the background goes on writing */
 	struct pump pump;
 	char name[MAX_NAME]; /* exec id; "" = the first process */
 	uint32_t meta_size;
@@ -136,6 +152,10 @@ struct process {
 struct monitor {
 	int signals, listener, directory, events;
 	uint32_t oom_before;
+	char *name; /* what ps shows */
+	pid_t writer; /* 0 = none */
+	int writer_socket;
+	uint32_t copies; /* numbers given so far */
 	int connection[MAX_CONNECTIONS];
 	struct process *process[MAX_PROCESSES];
 	uint32_t processes;
@@ -150,7 +170,18 @@ bool process_over(const struct monitor *m);    /* nothing lives, nothing is made
 bool process_waiting(const struct monitor *m); /* nothing lives, but something is left to be read */
 void process_forget_creates(struct monitor *m); /* no server is there: a create that is under way has nobody who asked for it */
 void process_list(struct monitor *m, int connection);
+void process_copied(struct monitor *m, struct process *p);             /* its streams have ended */
+bool process_deleted(const struct monitor *m);                         /* the container's directory is gone */
 void monitor_tell(struct monitor *m, struct monitor_message *message); /* every connection */
+
+/* writer.c: the monitor's side of it */
+void writer_begin(struct monitor *m, struct process *p);  /* where it has logs */
+void writer_drain(struct monitor *m, struct process *p);  /* what it has written is in the files, or a bounded time has passed */
+void writer_forget(struct monitor *m, struct process *p); /* it was not made */
+void writer_hear(struct monitor *m);
+bool writer_tend(struct monitor *m); /* there is one, where one is needed; false: there could be none now */
+bool writer_reaped(struct monitor *m, pid_t pid);
+void writer_end(struct monitor *m);
 
 /* helper.c: makes a process, in a child of the monitor, and ends. `socket` leads to the monitor. */
 void helper_run(int socket, struct monitor_message *request) __attribute__((noreturn));

@@ -27,7 +27,7 @@ static bool alive(const struct process *p)
 static struct process *find(const struct monitor *m, uint32_t number)
 {
 	for (uint32_t i = 0; i < m->processes; i++)
-		if (m->process[i]->number == number)
+		if (m->process[i]->number == number && !m->process[i]->released)
 			return m->process[i];
 	return NULL;
 }
@@ -43,7 +43,7 @@ static struct process *add(struct monitor *m, const struct monitor_message *r)
 		return NULL;
 	p->number = r->head.process;
 	p->pidfd = p->helper_socket = p->master = -1;
-	p->hold[0] = p->hold[1] = p->hold[2] = -1;
+	p->hold[0] = p->hold[1] = p->hold[2] = p->log[0] = p->log[1] = -1;
 	memcpy(p->name, r->text[TEXT_NAME], r->head.length[TEXT_NAME]);
 	memcpy(p->meta, r->text[TEXT_META], r->head.length[TEXT_META]);
 	p->meta_size = r->head.length[TEXT_META];
@@ -56,6 +56,8 @@ static void let_go(struct process *p)
 	pump_end(&p->pump);
 	for (int i = 0; i < 3; i++)
 		wherry_close(&p->hold[i]);
+	for (int i = 0; i < 2; i++)
+		wherry_close(&p->log[i]);
 	wherry_close(&p->master);
 	wherry_close(&p->pidfd);
 	wherry_close(&p->helper_socket);
@@ -104,6 +106,7 @@ void process_list(struct monitor *m, int connection)
 		monitor_send(connection, &report);
 	}
 	monitor_empty(&report, MONITOR_LISTED, 0);
+	report.head.value = MONITOR_COPIES;
 	monitor_send(connection, &report);
 }
 
@@ -111,6 +114,7 @@ void process_list(struct monitor *m, int connection)
 
 static void fail(struct monitor *m, struct process *p, int error)
 {
+	writer_forget(m, p); /* before the server tries again, with the same pipes */
 	monitor_empty(&report, MONITOR_FAILED, p->number);
 	report.head.error = error;
 	report.head.step = UINT32_MAX;
@@ -159,6 +163,9 @@ static void begin(struct monitor *m, struct monitor_message *r)
 	p->pump.input = wherry_steal(&r->fd[MONITOR_FD_INPUT]);
 	p->pump.output = wherry_steal(&r->fd[MONITOR_FD_OUTPUT]);
 	p->pump.master = -1;
+	for (int i = 0; i < 2; i++)
+		p->log[i] = wherry_steal(&r->fd[MONITOR_FD_LOG_OUT + i]);
+	writer_begin(m, p);
 	result = start_helper(p, r);
 	if (result < 0)
 		fail(m, p, -result);
@@ -203,6 +210,8 @@ static bool hear(struct monitor *m, struct process *p)
 		wherry_close(&p->helper_socket);
 		return false;
 	}
+	if (answer.head.kind == MONITOR_FAILED)
+		writer_forget(m, p);
 	if (answer.head.kind == MONITOR_MADE)
 		made(m, p, &answer);
 	else
@@ -263,6 +272,7 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 {
 	struct ending ending = { .status = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status };
 
+	writer_drain(m, p); /* who has the record has the output */
 	ending.signal = info->si_code == CLD_EXITED ? 0 : info->si_status;
 	ending.oom = record_oom_kills(m->events);
 	clock_gettime(CLOCK_REALTIME, &ending.at);
@@ -292,6 +302,7 @@ static void reap_one(struct monitor *m, const siginfo_t *info)
 		if (helper || (p->pid == info->si_pid && !p->ended))
 			of = p;
 	}
+	writer_reaped(m, info->si_pid);
 	if (of && !helper)
 		ended(m, of, info);
 	waitpid(info->si_pid, NULL, 0);
@@ -313,6 +324,18 @@ void process_reap(struct monitor *m)
 	}
 }
 
+void process_copied(struct monitor *m, struct process *p)
+{
+	p->copy = 0;
+	for (int i = 0; i < 2; i++)
+		if (p->log[i] >= 0) {
+			wherry_close(&p->hold[1 + i]);
+			wherry_close(&p->log[i]);
+		}
+	if (p->released)
+		drop(m, p);
+}
+
 void process_pumped(struct monitor *m, struct process *p)
 {
 	if (p->drained_told || !p->pump.buffer || !pump_ended(&p->pump))
@@ -329,7 +352,9 @@ static void release(struct monitor *m, struct process *p)
 	if (alive(p))
 		return;
 	record_remove(m, p);
-	drop(m, p);
+	p->released = p->copy; /* what it has left in the background may still write */
+	if (!p->released)
+		drop(m, p);
 }
 
 static void relay(struct process *p, struct monitor_message *r)
@@ -375,6 +400,8 @@ static bool unread(const struct process *p)
 {
 	int left = 0;
 
+	if (p->copy)
+		return true;
 	for (int i = 1; i < 3; i++)
 		if (p->hold[i] >= 0 && ioctl(p->hold[i], FIONREAD, &left) == 0 && left > 0)
 			return true;
@@ -389,7 +416,7 @@ static bool lives(const struct monitor *m)
 	return false;
 }
 
-static bool deleted(const struct monitor *m)
+bool process_deleted(const struct monitor *m)
 {
 	struct stat directory;
 
@@ -399,7 +426,7 @@ static bool deleted(const struct monitor *m)
 /* Output that nobody has read yet is kept until somebody has, or until the container is deleted. */
 static bool kept(const struct monitor *m)
 {
-	if (deleted(m))
+	if (process_deleted(m))
 		return false;
 	for (uint32_t i = 0; i < m->processes; i++)
 		if (unread(m->process[i]))

@@ -10,15 +10,12 @@
 
 enum kind { TEXT, SWITCH, OPTION, IGNORED_TEXT, LIST };
 
-enum { // as front_verbs[] counts
-	STATE = 1,
-	START = 2,
-	KILL = 4,
-	DELETE = 8,
-	CREATE = 16,
-	RUN = 32,
-	EXEC = 64,
-	GLOBAL = 128, // before the verb
+enum { // where a flag may stand
+	DELETE = 1 << FRONT_DELETE,
+	CREATE = 1 << FRONT_CREATE,
+	RUN = 1 << FRONT_RUN,
+	EXEC = 1 << FRONT_EXEC,
+	GLOBAL = 1 << FRONT_VERBS, // before the verb
 };
 
 static const struct flag {
@@ -111,7 +108,7 @@ static bool positional(struct front *f, const char *word)
 				return false;
 	} else if (!f->id) {
 		f->id = word;
-	} else if (!f->signal && 1 << f->number == KILL) {
+	} else if (!f->signal && f->number == FRONT_KILL) {
 		f->signal = word;
 	} else {
 		return false;
@@ -162,7 +159,7 @@ bool front_arguments(struct front *f, int argc, char **argv)
 
 	f->words = argv + argc;
 	while (at < argc) {
-		if (f->id && 1 << f->number == EXEC) { // what stands behind the id is the command's
+		if (f->id && f->number == FRONT_EXEC) { // what stands behind the id is the command's
 			f->words = argv + at + !strcmp(argv[at], "--");
 			break;
 		}

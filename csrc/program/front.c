@@ -8,8 +8,13 @@
 #include "wherry/sys.h"
 
 const struct front_verb front_verbs[FRONT_VERBS] = {
-	{"state", front_state}, {"start", front_start}, {"kill", front_kill}, {"delete", front_delete},
-	{"create", front_create}, {"run", front_run}, {"exec", front_exec},
+	[FRONT_STATE] = {"state", front_state},
+	[FRONT_START] = {"start", front_start},
+	[FRONT_KILL] = {"kill", front_kill},
+	[FRONT_DELETE] = {"delete", front_delete},
+	[FRONT_CREATE] = {"create", front_create},
+	[FRONT_RUN] = {"run", front_run},
+	[FRONT_EXEC] = {"exec", front_exec},
 };
 
 // WHERRY_FRONT=off: every verb through Python, which the tests compare with this. Socket activation and a service manager's socket are

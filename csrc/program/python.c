@@ -6,10 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../host/parts.h"
 #include "wherry/front.h"
 #include "wherry/sys.h"
-
-enum { MAX_ARGUMENTS = 4096 };
 
 static const char script_name[] = "wherry-python";
 
@@ -80,12 +79,27 @@ static const char *name_of(const char *path)
 	return path && !strcmp(slash ? slash + 1 : path, "runc") ? "WHERRY_NAME=runc" : NULL;
 }
 
+// Room for these texts and so many more, with a NULL behind: as many as the kernel has let through.
+static const char **room_for(char **texts, size_t more)
+{
+	struct host_scratch scratch;
+	size_t count = more + 1;
+
+	for (char **t = texts; *t; t++)
+		count++;
+	return host_scratch(&scratch, count * sizeof(*texts)) ? NULL : (void *)scratch.base;
+}
+
 static int become(const struct front *f, const char *extra)
 {
-	static const char *arguments[MAX_ARGUMENTS], *environment[MAX_ARGUMENTS];
+	const char **arguments = room_for(f->argv, 3), **environment = room_for(environ, 3);
 	static struct place place;
 	size_t count = 4, variables = 0;
 
+	if (!arguments || !environment) {
+		say("wherry: cannot execute Python: out of memory\n");
+		return 1;
+	}
 	if (find(&place) < 0) {
 		say("wherry: cannot read ");
 		say(place.script);
@@ -95,9 +109,9 @@ static int become(const struct front *f, const char *extra)
 	arguments[1] = "-I";
 	arguments[2] = "-S";
 	arguments[3] = place.script;
-	for (char **a = f->argv + 1; *a && count < MAX_ARGUMENTS - 1; a++)
+	for (char **a = f->argv + 1; *a; a++)
 		arguments[count++] = *a;
-	for (char **e = environ; *e && variables < MAX_ARGUMENTS - 4; e++)
+	for (char **e = environ; *e; e++)
 		if (strncmp(*e, "WHERRY_FAILURE=", 15) && strncmp(*e, "WHERRY_BUILD=", 13) && strncmp(*e, "WHERRY_NAME=", 12))
 			environment[variables++] = *e;
 	environment[variables++] = build();

@@ -60,7 +60,7 @@ int shim_delete(const struct shim_call *call)
 		return -1;
 	if (!path_below(path, call->bundle, "/address"))
 		return -1;
-	if (shim_read(path, text, sizeof(text)) >= 0 && (strncmp(text, "unix://", 7) || (exists(text + 7) && !shim_answers(text + 7))))
+	if (shim_read(path, text, sizeof(text)) >= 0 && (strncmp(text, "unix://", 7) || (exists(text + 7) && !shim_serves(text + 7))))
 		return -1;
 	if (!path_below(path, call->bundle, "/init.pid"))
 		return -1;

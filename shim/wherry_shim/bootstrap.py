@@ -175,18 +175,22 @@ def delete(arguments: Arguments) -> int:
 def remove_dead_socket(bundle: str) -> None:
     """That a server left which was killed."""
     path = read_file(f"{bundle}/address").decode(errors="replace").strip().removeprefix("unix://")
-    if path[:1] == "{":  # of a server behind gRPC, as grpc_start writes it
+    grpc = path[:1] == "{"
+    if grpc:  # of a server behind gRPC, as grpc_start writes it
         path = path.partition('"address":"')[2].partition('"')[0]
     try:
-        posix.stat(path)
+        found = posix.stat(path)
     except (OSError, ValueError):
         return
-    from wherry_shim.bootstrap_start import answers, locked
+    from wherry_shim.bootstrap_start import answers, locked, serves
 
+    if answers(path) if grpc else serves(path):  # without the lock: who is to answer may be waiting for that
+        return
     try:
         lock = locked(path.rpartition("/")[0])
         try:
-            if not answers(path):
+            now = posix.stat(path)
+            if (now.st_ino, now.st_ctime_ns) == (found.st_ino, found.st_ctime_ns):  # else another server has come
                 posix.unlink(path)
         finally:
             posix.close(lock)

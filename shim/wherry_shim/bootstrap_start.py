@@ -161,13 +161,21 @@ def locked(directory: str) -> int:
     return fd
 
 
-def answers(path: str) -> bool:
+def serves(path: str) -> bool:
+    """Somebody answers there: the connections of a server that is killed end some time before it listens no more."""
+    return answers(path, b"\0\0\0\x22\0\0\0\1\1\0\n\x17containerd.task.v2.Task\x12\7Connect")
+
+
+def answers(path: str, request: bytes = b"") -> bool:
     """Somebody listens there."""
     peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         peer.settimeout(0.1)
         peer.connect(path)
-        return True
+        if request:
+            peer.settimeout(1)
+            peer.send(request, _socket.MSG_NOSIGNAL)
+        return not request or bool(peer.recv(1))
     except BlockingIOError:  # its backlog is full: somebody does
         return True
     except TimeoutError:

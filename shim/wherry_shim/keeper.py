@@ -17,7 +17,7 @@ from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.oom import Watch, memory_cgroup
 from wherry_shim.plans import Facts
 from wherry_shim.state import STOPPED, Container, Process
-from wherry_shim.stdio import LOGGERS
+from wherry_shim.stdio import LOGGERS, whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _EXECS_S = 10.0  # how long the end of init waits for those of its execs, which are dying
+_WHOLE_S = (0.02, 2.0)  # how long the end of a process whose monitor is gone waits for its output: a look, and at most
 _SWEEP_S = (0.02, 1.0)  # between two looks for orphans: at first, and in the end
 
 
@@ -143,10 +144,15 @@ class Keeper:
                 self._pump(process)
             if process.pid and process.status != STOPPED and process.pidfd >= 0:
                 self._adopt(process)
-        if self.porter is None and (container.cut_short or container.init.status != STOPPED):
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-            self._sweep_on(_SWEEP_S[0])
+        if container.cut_short or container.init.status != STOPPED:
+            self._sweep_for_a_while()
+
+    def _sweep_for_a_while(self) -> None:
+        if self.porter is not None:
+            return
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sweep_on(_SWEEP_S[0])
 
     def _sweep_on(self, pause: float) -> None:
         """What the monitor was just making is a child of ours that nobody knows. Until it is reaped the first process of its pid namespace cannot end."""
@@ -172,24 +178,25 @@ class Keeper:
         self.watch_orphan(process)
 
     def watch_orphan(self, process: Process) -> None:
-        def ended(status: int, at: "Message") -> None:
-            watch = process.container.watch
-            self._ended(process, status, at, watch.count if watch else 0)
-
         def over(_: int) -> None:
             at = now()
-            if self.porter is None:
-                ended(_reaped(process), at)
-                return
             self.loop.unwatch(process.pidfd)
-            self.porter.status(process.pid).then(lambda later: ended(later.result(), at))
+            if self.porter is None:
+                look(_reaped(process), at, _WHOLE_S[1])
+            else:
+                self.porter.status(process.pid).then(lambda later: look(later.result(), at, _WHOLE_S[1]))
+
+        def look(status: int, at: "Message", left: float) -> None:
+            if left > 0 and not whole(process.names):
+                self.loop.timer(_WHOLE_S[0], lambda: look(status, at, left - _WHOLE_S[0]))
+                return
+            watch = process.container.watch
+            self._ended(process, status, at, watch.count if watch else 0)
 
         self.loop.watch(process.pidfd, over)
 
     def sweep(self) -> None:
         """Orphans of a killed monitor that nobody else waits for. A thread that is at work may be waiting for a child of its own: then ours alone."""
-        if self.porter is not None:
-            return
         known = {process.pid for container in self._containers.values() for process in (container.init, *container.execs.values())}
         known |= {container.monitor.pid for container in self._containers.values() if container.monitor is not None}
         threads = posix.listdir("/proc/self/task") if not self.loop.threads else [str(get_native_id())]

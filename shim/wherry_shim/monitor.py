@@ -39,10 +39,11 @@ WAITING, MADE, FAILED, ENDED, DRAINED, PROCESS, LISTED = range(32, 39)
 
 DESCRIPTORS = (
     *("program", "plan", "config", "target", "stdin", "stdout", "stderr", "input", "output", "hold_in", "hold_out", "hold_err"),
-    *("events", "process", "master"),
+    *("events", "process", "master", "log_out", "log_err"),
 )
 TEXTS = ("root", "id", "bundle", "bundle_json", "pid_file", "name", "meta", "extra")
 _RIGHTS = CMSG_SPACE(4 * len(DESCRIPTORS))
+_COPIES = 1  # in `value` of LISTED
 
 
 def packet(
@@ -110,6 +111,8 @@ class Monitor:
         self._socket: "socket | None" = connection
         self._pidfd = posix.pidfd_open(pid) if pid and pidfd < 0 and connection is not None else pidfd
         self._unsent: "list[tuple[bytes, list[int]]]" = []
+        self.copies = bool(pid)
+        """It takes output files, and copies what comes to a pipe there: one that an older version has left does not."""
         if connection is not None:
             loop.watch(connection.fileno(), self._ready)
         if self._pidfd >= 0:
@@ -245,7 +248,10 @@ class Monitor:
             for level, kind, raw in ancillary:
                 if level == SOL_SOCKET and kind == SCM_RIGHTS:
                     fds += unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
-            self.on_report(Report(data, fds))
+            report = Report(data, fds)
+            if report.kind == LISTED:
+                self.copies = bool(report.value & _COPIES)
+            self.on_report(report)
 
     def _lost(self) -> None:
         self.close()

@@ -2,8 +2,8 @@
 """A server that has nothing to do becomes a few descriptors and a memfd in its porter's hands, and a server again when something happens.
 
 What is written down: containers, their processes and how they have ended, what was deleted, clients and what they wait for. A client's Wait is asked
-again as it came; any other call is answered before. What is only kept for speed is not: plans of execs are on the disk as well. Nothing is guessed to be idle: each descriptor that the loop watches and each timer must be
-one that is known here, or the server stays for now.
+again as it came; any other call is answered before. What is only kept for speed is not: plans of execs are on the disk as well. Nothing is guessed to be
+idle: each descriptor that the loop watches and each timer must be one that is known here, or the server stays for now.
 
 VERSION changes with what stands in a state. A server reads those of older versions too, from OLDEST on: a pod outlives the program that began it. A porter
 gives no state to a worker that does not know it.
@@ -139,7 +139,7 @@ def _monitor(monitor: Monitor, writer: _Writer) -> "State":
     connection, pidfd, unsent = monitor.parts()
     if unsent:
         raise Busy("a monitor does not read")
-    return {"pid": monitor.pid, "socket": writer.place(connection), "pidfd": writer.place(pidfd)}
+    return {"pid": monitor.pid, "copies": monitor.copies, "socket": writer.place(connection), "pidfd": writer.place(pidfd)}
 
 
 def _connection(connection: "ttrpc.Connection", writer: _Writer, timers: "list[Any]") -> "State":
@@ -205,6 +205,7 @@ def _restored(server: "ContainerdServer", state: "State", reader: Reader) -> Con
     if "monitor" in state:
         kept = state["monitor"]
         container.monitor = Monitor.taken(server.loop, reader.fd(kept["socket"]), kept["pid"], reader.fd(kept["pidfd"]))
+        container.monitor.copies = kept["copies"]
     if "watch" in state:
         kept, id = state["watch"], container.id
         on_kill = server.service.oom_of(id)

@@ -9,9 +9,11 @@ import posix
 import select
 
 from wherry.kernel import native
+from wherry.kernel.hostfacts import gather
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from wherry.kernel.hostfacts import HostFacts
     from wherry_shim.state import Process
 
 MOST = 4  # of one container
@@ -19,11 +21,18 @@ NAMESPACES = ("user", "mnt", "pid", "net", "cgroup", "uts", "ipc", "time")
 
 
 class Facts:
-    """The key of the host's facts, for one process."""
+    """The facts of the host and their key, for one process. They hold for an exec; a create may also look at the cgroup that we are in."""
 
     def __init__(self) -> None:
         self._changes: "select.poll | None" = None
         self._key = ""
+        self._whole: "HostFacts | None" = None
+
+    def whole(self) -> "HostFacts":
+        """Without what only some configurations need."""
+        if self._whole is None or self._whole.key != self.key():
+            self._whole = gather()
+        return self._whole
 
     def key(self) -> str:
         if self._changes is None:

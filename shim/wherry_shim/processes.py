@@ -7,7 +7,8 @@ changes a state: wherry_shim.service does.
 
 import posix
 from _json import encode_basestring, encode_basestring_ascii
-from errno import EBUSY
+from errno import EBUSY, ENOTEMPTY
+from time import sleep
 
 from wherry.container import create as runtime
 from wherry.container import execute, lifecycle
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     Hear = Callable[[Container, Monitor], None]
 
 OS = "surrogateescape"
+_ATTEMPTS, _AGAIN_S = 20, 0.005
 KEEP_S = 0.02  # after an exec of a new kind, when who waits for it has his answer
 
 
@@ -358,9 +360,11 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str, facts: "F
     options = ExecOptions(container.root, container.id)
     options.process, options.process_name = process.spec, "process"
     options.attached, options.verb, options.adopts = True, "exec", process.adopts
-    streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner)
+    streams = await stdio.open_streams(loop, process.names, namespace, process.exec_id, process.input_closed, container.io_owner, _copies(container))
     process.streams = streams
     try:
+        if streams.copied:
+            streams.give_pipes_to(_root_of(container))
         report = await _known(loop, process, options, facts)
         report = report or await _exec(loop, process, options, facts, below=False) or await _exec(loop, process, options, facts, below=True)
         assert report is not None
@@ -368,6 +372,25 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str, facts: "F
     except BaseException:
         streams.close(loop)  # a Delete of the container may have done it
         raise
+
+
+def _copies(container: "Container") -> bool:
+    return container.monitor is not None and container.monitor.copies
+
+
+def _root_of(container: "Container") -> "tuple[int, int]":
+    """Of its user namespace, as the host sees it."""
+    if container.root_owner is not None:
+        return container.root_owner
+    found = [0, 0]
+    for index, name in enumerate(("uid_map", "gid_map")):
+        try:
+            with open(f"/proc/{container.init.pid}/{name}", "rb") as file:
+                found[index] = next((int(words[1]) for words in map(bytes.split, file) if words[0] == b"0"), 0)
+        except OSError:  # it has ended
+            pass
+    container.root_owner = (found[0], found[1])
+    return container.root_owner
 
 
 async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts") -> "Report | None":
@@ -398,6 +421,7 @@ async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: 
 async def _exec(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts", below: bool) -> "Report | None":
     """None: the container's cgroup hands its controllers down, and takes no process itself."""
     try:
+        options.facts = facts.whole()
         planned: "Planned" = execute.prepare(options, below)
     except (WherryError, OSError) as error:
         raise failed("exec", error) from error
@@ -495,10 +519,15 @@ def checkpoint(container: "Container", path: str, fields: "Message") -> None:
 
 def remove(container: "Container") -> None:
     """Everything that is on the host; to be called again where it fails."""
-    try:
-        lifecycle.delete(container.root, container.id, force=True)
-    except NotFoundError:
-        pass
-    except (WherryError, OSError) as error:
-        raise failed("delete", error) from error
+    for attempt in range(_ATTEMPTS):
+        try:
+            lifecycle.delete(container.root, container.id, force=True)
+        except NotFoundError:
+            pass
+        except (WherryError, OSError) as error:
+            if not isinstance(error, OSError) or error.errno != ENOTEMPTY or attempt == _ATTEMPTS - 1:
+                raise failed("delete", error) from error
+            sleep(_AGAIN_S)  # its monitor has written an end into the directory just now
+            continue
+        break
     _undo(container)

@@ -450,7 +450,7 @@ class Service(Keeper):
         del self._containers[container.id]
         self._remember(container.id, answer)
         if container.orphaned:
-            self.sweep()
+            self._sweep_for_a_while()
         self.emit("/tasks/delete", {"container_id": container.id, "id": "", **answer})
         return answer
 

@@ -157,6 +157,7 @@ class Container:
         self.watch: "Watch | None" = None
         self.has_rootfs = False
         self.io_owner = (0, 0)
+        self.root_owner: "tuple[int, int] | None" = None  # root of its user namespace, as the host sees it; None = nobody has looked
         self.lock = -1  # of the marker in the bundle, during a create
         self.checkpoint: "Checkpoint | None" = None  # what Start is to restore: until then there is no process
         self.marked = False  # the marker is ours

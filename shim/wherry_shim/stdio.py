@@ -3,10 +3,13 @@
 
 A fifo goes to the process itself: nobody copies. Beside it one reading end is held for each that it writes to, so that a reader may come late, or go and come
 back, and one writing end for stdin, so that it ends only when CloseIO was called too. Nothing here waits for who is at the other end.
+
+A file is never the process's: who may write it may empty it, by `echo >/dev/stdout` even without knowing. It gets a pipe, and what comes there is
+copied by a process beside the monitor (csrc/monitor/output.c), to which alone pipe and file belong from then on.
 """
 
 import posix
-from stat import S_ISFIFO
+from stat import S_ISFIFO, S_ISREG
 
 from wherry_shim.errors import INVALID_ARGUMENT, UNKNOWN, ShimError
 
@@ -19,7 +22,7 @@ _LOGGER_READY_S = 10.0
 _LOGGER_END_S = 12.0
 _CLIENT_S = 1.0
 _SIGTERM, _SIGKILL = 15, 9
-_F_DUPFD_CLOEXEC = 1030
+_F_DUPFD_CLOEXEC, _F_GETFL, _F_SETFL = 1030, 3, 4
 
 
 LOGGERS: "set[int]" = set()
@@ -115,6 +118,10 @@ class Streams:
         self.held: "dict[str, int]" = {}
         self.logger: "Logger | None" = None
         self.strict = False
+        self.copies = True
+        """The monitor copies to files."""
+        self.copied = False
+        """There is one."""
 
     def give_to(self, owner: "tuple[int, int]") -> None:
         """Who is root in a user namespace may open /dev/stdout once more, though the fifo is another root's."""
@@ -123,6 +130,12 @@ class Streams:
         for fd in set(self.given.values()):
             if S_ISFIFO(posix.fstat(fd).st_mode):
                 posix.fchown(fd, *owner)
+
+    def give_pipes_to(self, owner: "tuple[int, int]") -> None:
+        """Those that are copied from, and nobody else's. (At a create the launcher does it.)"""
+        for name in ("hold_out", "hold_err"):
+            if name in self.given and owner != (0, 0):
+                posix.fchown(self.given[name], *owner)
 
     def close_given(self) -> None:
         for fd in set(self.given.values()):
@@ -161,11 +174,13 @@ def check(names: Names) -> None:
 
 
 async def open_streams(
-    loop: "Loop", names: Names, namespace: str, id: str, input_closed: bool = False, owner: "tuple[int, int]" = (0, 0)
+    loop: "Loop", names: Names, namespace: str, id: str, input_closed: bool = False, owner: "tuple[int, int]" = (0, 0), copies: bool = True
 ) -> Streams:
-    """input_closed: CloseIO has been called already, for a process that is only made now. owner: whose the fifos are to be, but for (0, 0)."""
+    """input_closed: CloseIO has been called already, for a process that is only made now. owner: whose the fifos are to be, but for (0, 0).
+    copies: as its monitor does."""
     check(names)
     streams = Streams()
+    streams.copies = copies
     try:
         _open_output(streams, names, namespace, id)
         if streams.logger is not None:
@@ -204,6 +219,7 @@ def _open_output(streams: Streams, names: Names, namespace: str, id: str) -> Non
 
 
 def _give_both(streams: Streams, terminal: bool, fd: int) -> None:
+    fd = fd if terminal else _copied(streams, fd, "out")
     for name in ("output",) if terminal else ("stdout", "stderr"):
         streams.given[name] = fd
 
@@ -223,11 +239,51 @@ def _open_paths(streams: Streams, names: Names) -> None:
 
 def _open_writer(streams: Streams, path: str, hold: str, pumped: bool) -> int:
     if not _is_fifo(path):
-        return posix.open(path, _WRITE | posix.O_APPEND)
+        fd = posix.open(path, _WRITE | posix.O_APPEND)
+        return fd if pumped else _copied(streams, fd, hold[-3:])
     streams.held[hold] = posix.open(path, _READ | posix.O_NONBLOCK)
     fd = posix.open(path, _WRITE | posix.O_NONBLOCK)  # there is a reader: it is held
     posix.set_blocking(fd, pumped is False)
     return fd
+
+
+def _copied(streams: Streams, log: int, name: str) -> int:
+    """The writing end of a pipe in its place. Devices and the like are the process's own."""
+    if not streams.copies or not S_ISREG(posix.fstat(log).st_mode):
+        return log
+    from fcntl import fcntl
+
+    streams.given[f"log_{name}"], streams.copied = log, True
+    try:
+        fcntl(log, _F_SETFL, fcntl(log, _F_GETFL) & ~posix.O_APPEND)  # splice() refuses it
+    except OSError:  # chattr +a: copied by hand
+        pass
+    streams.given[f"hold_{name}"], writer = posix.pipe2(posix.O_CLOEXEC)
+    posix.set_blocking(streams.given[f"hold_{name}"], False)
+    return writer
+
+
+def whole(names: Names) -> bool:
+    """Nobody copies into its files any more: who does has them locked."""
+    from fcntl import LOCK_NB, LOCK_SH, flock
+
+    for text in {names.stdout, names.stderr} if not names.terminal else ():
+        path = _decoded(text.removeprefix("file://").partition("?")[0]) if text.startswith("file://") else text
+        try:
+            if not S_ISREG(posix.stat(path).st_mode):
+                continue
+            fd = posix.open(path, _READ)
+        except OSError:
+            continue
+        try:
+            flock(fd, LOCK_SH | LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            continue
+        finally:
+            posix.close(fd)
+    return True
 
 
 async def _open_input(loop: "Loop", streams: Streams, names: Names, closed: bool) -> None:

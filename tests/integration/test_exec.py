@@ -91,6 +91,12 @@ def test_output_and_exit_code(container: Container) -> None:
     assert (result.out, result.err, result.code) == ("out\n", "err\n", 7)
 
 
+def test_arguments_without_number(container: Container) -> None:
+    """As many as the kernel takes come to the program: a list of file names that was cut short would be another command."""
+    numbers = [str(number) for number in range(10_000)]
+    assert exec_(container, "--", "sh", "-c", "echo $# $(eval echo \\${$#})", "sh", *numbers).out == "10000 9999\n"
+
+
 @pytest.mark.v2
 def test_same_namespaces_and_cgroups(container: Container, place: Path) -> None:
     pid = detached(container, place, "--", "sleep", "1000")

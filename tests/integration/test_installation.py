@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the front finds its Python, for each way of installing: a verb that Python answers works, and is quick where it can be.
 
-Each installation is laid by pip from one wheel, built from this tree; the cffi backend is a copy of the tests' own.
+Each installation is laid by pip from one wheel, built from an archive of this tree's source; the cffi backend is a copy of the tests' own.
 """
 
 import os
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +31,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def wheel(site: Path) -> Path:
-    """A wheel of this tree, from a build directory of its own."""
-    argv = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(site / "wheels"),
-            f"--config-settings=build-dir={site / 'build'}", str(ROOT)]  # fmt: skip
-    run(argv, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}, timeout=120)
+def source(site: Path) -> Path:
+    """What is in an archive of this tree's source, unpacked."""
+    made = "import sys; from scikit_build_core.build import build_sdist; print(build_sdist(sys.argv[1]))"
+    name = run([sys.executable, "-c", made, str(site)], cwd=ROOT).stdout.split()[-1]
+    run(["tar", "-C", str(site), "-xzf", str(site / name)])
+    return site / name.removesuffix(".tar.gz")
+
+
+def building(site: Path) -> list[str]:
+    """The extension and the programs are compiled once for all tests."""
+    return ["-q", "--no-deps", "--no-build-isolation", f"--config-settings=build-dir={site / 'build'}"]
+
+
+TOOLS = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def wheel(site: Path, source: Path) -> Path:
+    run([sys.executable, "-m", "pip", "wheel", *building(site), "-w", str(site / "wheels"), str(source)], env=TOOLS, timeout=240)
     (found,) = (site / "wheels").glob("wherry-*.whl")
     return found
 
@@ -74,6 +89,55 @@ def loaded_by(command: Path | str, **environment: str) -> str:
 
 def test_venv(site: Path, wheel: Path) -> None:
     loaded_by(make_venv(site / "venv", wheel) / "bin/wherry")
+
+
+def test_what_is_in_the_archive_of_the_source(source: Path) -> None:
+    """All that git has, and nothing that it ignores."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("SKIPPED, LOUDLY: no git checkout to compare the archive with")
+    packed = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    tracked = run(["git", "-C", str(ROOT), "ls-tree", "-r", "--name-only", "HEAD"]).stdout.splitlines()
+    assert not {name for name in tracked if (ROOT / name).is_file()} - packed
+    ignored = subprocess.run(["git", "-C", str(ROOT), "check-ignore", "--stdin"], input="\n".join(packed), capture_output=True, text=True)
+    assert not ignored.stdout
+
+
+def test_what_is_in_the_wheel(wheel: Path) -> None:
+    """Two packages, the programs, what shells and man read, and the licences: ours, and that of the musl in the programs."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    (info,) = {name.partition("/")[0] for name in names if ".dist-info/" in name}
+    data = info.replace(".dist-info", ".data")
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"wherry", "wherry_shim", info, data}
+    assert {name for name in names if "/licenses/" in name} == {f"{info}/licenses/LICENSE", f"{info}/licenses/csrc/program/LICENSE.musl"}
+    programs = {Path(name).name for name in names if name.startswith(f"{data}/scripts/")}
+    assert programs == {"wherry", "wherry-python", "containerd-shim-wherry-v2", "containerd-shim-wherry-python"}
+    kinds = {Path(name).suffix for name in names if name.startswith(("wherry/", "wherry_shim/"))}
+    assert kinds == {".py", ".pyi", ".so", ".image", ".json", ".typed", ".service", ".socket", ""}
+    assert {name for name in names if not Path(name).suffix and name.startswith(("wherry/", "wherry_shim/"))} == {"wherry/wherry-monitor"}
+    assert not [name for name in names if re.search(r"test|conftest|\.[ch]$|\.pyc$", name)]
+    shares = {name.removeprefix(f"{data}/data/share/").split("/")[0] for name in names if name.startswith(f"{data}/data/")}
+    assert shares == {"man", "bash-completion", "fish", "zsh"}
+
+
+def test_uninstalled(site: Path, wheel: Path) -> None:
+    """Nothing stays of it, bytecode included."""
+
+    def files() -> set[str]:
+        return {str(path) for path in venv.rglob("*")}
+
+    venv = site / "uninstalled"
+    run([SYSTEM, "-m", "venv", "--without-pip", str(venv)])
+    before = files()
+    pip(str(wheel), python=str(venv / "bin/python"))
+    backend = venv / f"lib/{PYTHON}/site-packages/{Path(_cffi_backend.__file__).name}"
+    shutil.copy(_cffi_backend.__file__, backend)
+    loaded_by(venv / "bin/wherry")
+    backend.unlink()
+    run([sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "uninstall", "-q", "--yes", "wherry"])
+    left = {path.removeprefix(f"{venv}/") for path in files() - before if Path(path).is_file()}
+    assert not left
 
 
 def test_environment_is_empty(site: Path, wheel: Path) -> None:
@@ -125,24 +189,13 @@ def test_packages_that_only_site_knows(site: Path, wheel: Path) -> None:
     loaded_by(venv / "bin/wherry")
 
 
-def test_editable(site: Path) -> None:
+def test_editable(site: Path, source: Path, wheel: Path) -> None:
     """pip install --editable, as a contributor does it."""
-    source = site / "checkout"
-    source.mkdir()
-    files = run(["git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard", "-z"]).stdout.split("\0") if (ROOT / ".git").exists() else []
-    if not files:
-        pytest.skip("SKIPPED, LOUDLY: no git checkout to make an editable installation of")
-    for name in filter(None, files):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, source / name)
     venv = site / "editable"
     run([SYSTEM, "-m", "venv", "--without-pip", "--system-site-packages", str(venv)])
     packages = venv / f"lib/{PYTHON}/site-packages"
     (packages / "tests-own.pth").write_text(str(Path(_cffi_backend.__file__).parent) + "\n")
-    argv = [sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "install", "-q", "--no-deps", "--no-build-isolation",
-            "--editable", str(source)]  # fmt: skip
-    run(argv, timeout=120, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    run([sys.executable, "-m", "pip", "--python", str(venv / "bin/python"), "install", *building(site), "--editable", str(source)], timeout=240, env=TOOLS)
     loaded_by(venv / "bin/wherry")
 
 

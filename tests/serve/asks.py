@@ -49,6 +49,8 @@ class Conversation:
         self.offsets = {pb.STDOUT: self.started.stdout_offset, pb.STDERR: self.started.stderr_offset}
         self.stdin_offset = self.started.stdin_offset
         self.exit: pb.Exit | None = None
+        self.runs: list[int] = []
+        """That have begun meanwhile."""
 
     def _requests(self) -> Iterator[Any]:
         while True:
@@ -91,6 +93,8 @@ class Conversation:
             self.data[channel] += message.output.data
         elif kind == "stdin_offset":
             self.stdin_offset = message.stdin_offset
+        elif kind == "started":
+            self.runs.append(message.started.run)
         elif kind == "exit":
             self.exit = message.exit
             self.close()

@@ -180,7 +180,47 @@ def test_restarts_and_probes(ctl: Ctl, server: Server, bundle: Bundle) -> None:
     assert "healthy" in ctl.run("ps")
     ctl.run("kill", "a")
     server.until(lambda: json.loads(ctl.run("inspect", "a"))[0]["run"] == 2)
+    ctl.run("wait", "--until", "healthy", "a")
+    one = json.loads(ctl.run("inspect", "--plan", "a"))[0]
+    assert [end["run"] for end in one["exits"]] == [1] and one["last_probe"]["status"] == 0 and one["probe_failures"] == 0
+    assert one["args"] == one["config"]["process"]["args"] == ["sh", "-c", HOLD] and one["plan"]["steps"]
+    assert ctl.run("inspect", "--format", "{{.exit.status}} {{.restart.when}}", "a") == "137 always\n"
     ctl.run("rm", "-f", "a")
+
+
+def test_what_a_person_looks_for(ctl: Ctl, make_bundle: Callable[[], Bundle]) -> None:
+    one, other = make_bundle().shell(HOLD).save(), make_bundle().shell("exit 3").save()
+    assert ctl.run("run", "--name", "done", str(other.path), code=3) == ""
+    ctl.run("run", "-d", "--name", "web", str(one.path))
+    head, line = ctl.run("ps").splitlines()
+    assert head.split() == ["ID", "COMMAND", "CREATED", "STATUS", "PID", "RESTARTS", "POLICY", "BUNDLE", "LABELS"]
+    assert line.startswith("web  sh -c") and "…" in line and "ago  running" in line and HOLD in ctl.run("ps", "--no-trunc")
+    assert ctl.run("ps", "-aq").split() == ["web", "done"] and ctl.run("ps", "-n", "1", "-q") == "web\n", "the newest first"
+    assert ctl.run("ps", "-q", "--filter", "exited=3") == "done\n" and ctl.run("ps", "-aq", "--filter", "exited=4") == ""
+    assert ctl.run("ps", "-a", "--format", "{{.ID}}:{{.State}}:{{.Image}}") == f"web:running:{one.path}\ndone:stopped:{other.path}\n"
+    assert json.loads(ctl.run("ps", "--format", "json"))["id"] == "web"
+    assert "--format" in ctl.run("ps", "--format", "{{.x}}", code=125) and "--filter" in ctl.run("ps", "--filter", "x=1", code=125)
+    assert ctl.run("restart", "-t", "0", "web") == "web\n"
+    assert ctl.run("ps", "--format", "{{.run}} {{.exit.reason}}") == "2 stopped\n"
+    assert ctl.run("pause", "web") == ctl.run("resume", "web") == "web\n"
+    assert ctl.run("prune") == "done\n" and ctl.run("ps", "-aq") == "web\n"
+    ctl.run("rm", "-f", "web")
+
+
+def test_attach_and_the_runs_that_follow(ctl: Ctl, server: Server, bundle: Bundle) -> None:
+    """Without --follow it ends with its run, and says that another one begins; `run` stays to the last one."""
+    bundle.shell("echo run; sleep 0.3; exit 4").save()
+    again = ("--restart", "on-failure:1", "--restart-backoff", "500ms")
+    done = ctl.both("run", *again, "--name", "a", str(bundle.path))
+    assert (done.returncode, done.stdout) == (4, "run\nrun\n")
+    bundle.shell("until [ -e /tmp/go ]; do sleep 0.05; done; echo run; exit 4").save()
+    ctl.run("run", "-d", *again, "--name", "b", str(bundle.path))
+    short, whole = ctl.begin("attach", "b"), ctl.begin("attach", "-f", "b")
+    server.until(lambda: (server.data / "audit").read_text().count("BEGUN") == 3)
+    (bundle.rootfs / "tmp/go").write_text("")
+    assert whole.communicate(timeout=30)[0] == "run\nrun\n" and whole.returncode == 4
+    out, said = short.communicate(timeout=30)
+    assert (out, short.returncode) == ("run\n", 4) and "run 1 has ended (4), and b begins anew" in said
 
 
 # ---- a terminal
@@ -286,6 +326,14 @@ def test_completion(ctl: Ctl, bundle: Bundle) -> None:
     environment = {**ctl.environment, "_WHERRY_SHIM_COMPLETE": "bash_complete", "COMP_WORDS": "wherry-shim ctl rm al", "COMP_CWORD": "3"}
     done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30)
     assert "alpha" in done.stdout
+    environment |= {"COMP_WORDS": "wherry-shim ctl rm alpha al", "COMP_CWORD": "4"}
+    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30)
+    assert "alpha" not in done.stdout, "it is there already"
+    ctl.run("start", "alpha")
+    ctl.run("exec", "-d", "--exec-id", "beta", "alpha", "sleep", "1000")
+    environment |= {"COMP_WORDS": "wherry-shim ctl kill alpha --exec be", "COMP_CWORD": "5"}
+    done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30)
+    assert "beta" in done.stdout
     environment |= {"COMP_WORDS": "wherry-shim ctl p", "COMP_CWORD": "2"}
     done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, timeout=30)
-    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == {"ps", "pause", "plan"}
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == {"ps", "pause", "plan", "prune"}

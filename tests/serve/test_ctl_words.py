@@ -159,6 +159,20 @@ def test_statuses() -> None:
     assert common.how(Exit(1, 255, 0, False, "lost", None, None)) == "255 lost"
 
 
+def test_a_row_and_its_words() -> None:
+    later = NOW + timedelta(minutes=5)
+    one = container(args=("sh", "-c", "echo a long line of words"), run=3, created_at=NOW, pid=7, bundle="/srv/a", owner="", labels={"b": "2", "a": "1"})
+    assert look.row(one, later, False) == ("a", "sh -c 'echo a long line of wo…", "5m ago", "running 5m", "7", "2", "always", "/srv/a", "a=1,b=2")
+    assert look.row(one, later, True)[1] == "sh -c 'echo a long line of words'"
+    data = look.fields(one, later)
+    assert common.filled("{{.ID}}\\t{{ .Status }} {{.labels.a}} {{json .args}} {{.started_at}}", data) == (
+        f"a\trunning 5m 1 [\"sh\", \"-c\", \"echo a long line of words\"] {NOW.isoformat()}"
+    )
+    assert common.filled("{{.exit.status}}|{{.names}}", data) == "|a", "what is not there yet is nothing"
+    with pytest.raises(click.BadParameter, match=r"there is no \.nonsense"):
+        common.filled("{{.nonsense}}", data)
+
+
 def test_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
     common.columns(("ID", "LABELS"), [("a", "x=\x1b[31m\r\n\u202e")])
     event = look.event_line(Event("1", NOW, "a\x1b[2J", "exit", 1, "", 0, None, Health.NONE, None))

@@ -155,7 +155,7 @@ def test_a_client(server: Server, client: Client, make_bundle: Callable[[], Bund
     ctl = Ctl(server)
     clients = [
         ctl.begin("exec", "--exec-id", "e", "a", "sh", "-c", "echo begun; sleep 1; echo ended; exit 6"),
-        ctl.begin("run", "--name", "b", str(other.path)),
+        ctl.begin("run", "--rm", "--name", "b", str(other.path)),
         ctl.begin("logs", "-f", "a"),
         ctl.begin("events"),
     ]
@@ -171,6 +171,8 @@ def test_a_client(server: Server, client: Client, make_bundle: Callable[[], Bund
     assert execution.exit is not None and execution.exit.status == 6
     assert {one.id: one.status for one in client.list()} == {"a": Status.RUNNING, "b": Status.RUNNING}
     assert grows(client, "b")
+    client.kill("b")
+    client.wait_removed("b", timeout=30)
 
 
 # ---- the host

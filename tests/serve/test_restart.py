@@ -158,15 +158,17 @@ def test_what_is_unhealthy_is_begun_again(server: Server, bundle: Bundle) -> Non
 
 def test_probes_that_hang(server: Server, bundle: Bundle) -> None:
     """Killed with what they have started, one at a time; failures in the start period do not count."""
-    check = probe("sleep 991 & sleep 992", interval=0.05, timeout=0.2, retries=2)
+    check = probe("sleep 991 & (setsid sleep 993 &); (setsid sh -c 'sleep 994 & wait' &); sleep 992", interval=0.05, timeout=0.2, retries=2)
     check.start_period.FromMilliseconds(900)
     begun = time.monotonic()
     server.run(bundle, probe=check)
     server.until(lambda: len(server.shim.Processes(pb.ProcessesRequest(id="a")).processes) > 1)
     for _ in range(5):
-        assert len(server.shim.Processes(pb.ProcessesRequest(id="a")).processes) <= 4
+        assert len(server.shim.Processes(pb.ProcessesRequest(id="a")).processes) <= 8
         time.sleep(0.05)
     server.until(lambda: get(server).health == pb.UNHEALTHY)
     assert time.monotonic() - begun > 1.0
     server.shim.Update(pb.UpdateRequest(id="a", probe=pb.Probe()))
     server.until(lambda: len(server.shim.Processes(pb.ProcessesRequest(id="a")).processes) == 1)
+    last = get(server).last_probe
+    assert "took longer than 0.2 s" in last.error and last.took.ToMilliseconds() >= 200 and not last.status

@@ -180,7 +180,10 @@ def test_a_timeout_ends_all_of_an_exec(server: Server, bundle: Bundle) -> None:
     server.run(bundle)
     here = execute(server, "sh", "-c", "sleep 999 & setsid sleep 998 & echo begun; wait")
     here.call.cancel()
-    timeout = pb.ExecRequest.Start(id="a", args=["sh", "-c", "sleep 997 & (setsid sleep 996 &); echo begun; wait"])
+    words = ["sh", "-c", "if [ -e /tmp/hang ]; then sleep 997 & (setsid sleep 996 &); fi; echo begun; wait"]
+    assert execute(server, *words).end().status == 0, "whose plan is kept, and is not that of one with a timeout"
+    (bundle.rootfs / "tmp/hang").write_text("")
+    timeout = pb.ExecRequest.Start(id="a", args=words)
     timeout.timeout.FromMilliseconds(400)
     late = Conversation(server.shim.Exec, pb.ExecRequest(start=timeout))
     exit = late.end()
@@ -188,6 +191,28 @@ def test_a_timeout_ends_all_of_an_exec(server: Server, bundle: Bundle) -> None:
     left = server.shim.Processes(pb.ProcessesRequest(id="a")).processes
     words = [Path(f"/proc/{process.pid}/cmdline").read_bytes() for process in left]
     assert not [line for line in words if b"99" in line and (b"997" in line or b"996" in line)]
+
+
+def test_attach_follows(server: Server, bundle: Bundle) -> None:
+    """Into the runs that follow, where that is asked for: their output, stdin and its end, to the last exit. Else to the end of the run that it began with."""
+    policy = pb.RestartPolicy(when=pb.RestartPolicy.ALWAYS, limit=2)
+    policy.backoff.FromMilliseconds(200)
+    server.create(bundle.shell("read word; echo got $word; cat >/dev/null; exit 5"), restart=policy, stdin=True)
+    here, short = attach(server, follow=True), attach(server)
+    server.shim.Start(pb.StartRequest(id="a"))
+    here.say(stdin=b"one\n").read(b"got one\n")
+    here.say(close_stdin=True)
+    assert short.end().run == 1 and short.data[pb.STDOUT] == b"got one\n"
+    here.say(stdin=b"two\n").read(b"got two\n")
+    server.restart()
+    again = attach(server, follow=True, stdout_offset=16)
+    assert again.started.run == 2
+    first = attach(server, run=1, stdout_offset=0)
+    assert (first.end().run, first.data[pb.STDOUT]) == (1, b"got one\n"), "of a run that is over, also with another server"
+    again.say(close_stdin=True).say(stdin=b"three\n").read(b"got three\n")
+    again.say(close_stdin=True)
+    assert (again.end().run, again.runs) == (3, [3])
+    assert get(server).status == pb.STOPPED and [one.run for one in get(server).exits] == [3, 2, 1]
 
 
 def test_what_outlives_a_client_and_a_server(server: Server, bundle: Bundle) -> None:
@@ -255,4 +280,4 @@ def test_descriptors_come_back(server: Server, bundle: Bundle, make_bundle: Call
         follow = server.shim.Logs(pb.LogsRequest(id="a", follow=True))
         next(follow)
         follow.cancel()
-    server.until(lambda: count() <= before + 1)
+    server.until(lambda: count() <= before + 3)  # the plans of two more kinds of exec are kept

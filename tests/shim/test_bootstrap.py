@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,23 @@ def test_starts_of_one_group_at_the_same_time(shim: Callable[..., Shim]) -> None
         one.socket = process.communicate(timeout=60)[0].decode()
         assert process.returncode == 0
     assert len({one.pid for one in pod}) == 1
+
+
+@ROOT
+@pytest.mark.parametrize("by", ["c", "python"])
+def test_delete_while_a_killed_server_dies(shim: Callable[..., Shim], by: str) -> None:
+    """It still listens when its connections have ended: for milliseconds, here for longer."""
+    one = shim()
+    path = one.bundle / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Timer(0.1, listener.close).start()
+        (one.bundle / "address").write_text(f"unix://{path}")
+        if by == "python":  # something is left
+            (one.bundle / "options.json").write_text("{}")
+        one.command("-bundle", str(one.bundle), "delete")
+    assert not path.exists()
 
 
 @ROOT

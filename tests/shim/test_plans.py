@@ -93,6 +93,10 @@ def test_facts_are_read_again_when_something_was_mounted(tmp_path: Path, monkeyp
         subprocess.run(["umount", tmp_path], check=True)
     facts.key()
     assert len(looks) == 3
+    whole = facts.whole()
+    assert facts.whole() is whole and whole.cgroup_mode
+    monkeypatch.setattr(facts, "_key", "another")
+    assert facts.whole() is not whole
 
 
 def test_afterwards_comes_when_nobody_waits(request: pytest.FixtureRequest) -> None:

@@ -2,7 +2,9 @@
 """What a process reads and writes, by fifos, terminals, files and logging programs, with clients that come late, go, or never come."""
 
 import os
+import re
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from harness.bundle import Bundle
 from wherry_shim.errors import INVALID_ARGUMENT, UNKNOWN
+from wherry_shim.stdio import Names, whole
 
 from .driver import Server, shell, spec
 
@@ -325,3 +328,81 @@ def test_a_logging_program_that_is_not_there(server: Server, bundle: Bundle, pla
         error = server.refused("Create", id="a", bundle=str(bundle.path), stdout=f"binary://{place}/none")
         assert f"failed to start the logging binary {place}/none" in error.text
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_is_not_the_containers(server: Server, bundle: Bundle, place: Path) -> None:
+    """A program that opens its output anew empties nothing, whatever the file is named by."""
+    for id, uri in (("a", str(place / "out")), ("b", f"file://{place}/out-b")):
+        bundle.shell("echo a; echo b >/dev/stdout; echo c >/dev/stderr; stat -L -c %F /proc/self/fd/1").save()
+        (place / uri.rpartition("/")[2]).touch()
+        server.call("Create", id=id, bundle=str(bundle.path), stdout=uri, stderr=uri)
+        server.call("Start", id=id)
+        server.call("Wait", id=id)
+        assert (place / uri.rpartition("/")[2]).read_text() == "a\nb\nc\nfifo\n"
+        server.call("Delete", id=id)
+
+
+def test_what_an_exec_leaves_behind_writes_on(server: Server, bundle: Bundle, place: Path) -> None:
+    """The exec is over and deleted; who writes gets no SIGPIPE, and the file what is written, until the last writer has gone."""
+    make(server, bundle)
+    server.call("Start", id="a")
+    (place / "out").touch()
+    late = "(while [ ! -e /tmp/go ]; do sleep 0.05; done; echo late; touch /tmp/written) & echo now"
+    server.call("Exec", id="a", exec_id="e", spec=shell(late), stdout=str(place / "out"))
+    server.call("Start", id="a", exec_id="e")
+    began = time.monotonic()
+    server.call("Wait", id="a", exec_id="e")
+    server.call("Delete", id="a", exec_id="e")
+    assert time.monotonic() - began < 8 and (place / "out").read_text() == "now\n"
+    assert not whole(Names("", str(place / "out"), "", False))
+    (bundle.rootfs / "tmp/go").touch()
+    server.until(lambda: (place / "out").read_text() == "now\nlate\n" and (bundle.rootfs / "tmp/written").exists())
+    server.until(lambda: whole(Names("", str(place / "out"), "", False)))
+
+
+@pytest.fixture
+def full(place: Path):  # type: ignore[no-untyped-def]
+    """A file system of a MiB, half of it taken."""
+    (place / "full").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place / "full"], check=True)
+    (place / "full/filler").write_bytes(bytes(1 << 19))
+    (place / "full/out").touch()
+    yield place / "full"
+    subprocess.run(["umount", "-l", place / "full"], check=True)
+
+
+def test_a_full_disk(server: Server, bundle: Bundle, full: Path) -> None:
+    """The program goes on without what it says; in the file stands how much is missing, as soon as there is room again."""
+    make(server, bundle.shell("dd if=/dev/zero bs=64k count=32 2>/dev/null; touch /tmp/done; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after"), stdout=str(full / "out"))
+    server.call("Start", id="a")
+    server.until((bundle.rootfs / "tmp/done").exists)
+    (full / "filler").unlink()
+    (bundle.rootfs / "tmp/go").touch()
+    assert server.call("Wait", id="a")["exit_status"] == 0
+    text = (full / "out").read_bytes()
+    notes = re.findall(rb"\n\[wherry: (\d+) bytes of output are missing here: no space was left\]\n", text)
+    assert notes and text.endswith(b"]\nafter\n")
+    assert text.count(b"\0") + sum(map(int, notes)) == 32 * 65536
+
+
+def test_a_full_disk_to_the_end(server: Server, bundle: Bundle, full: Path) -> None:
+    """Nobody waits for room that does not come."""
+    make(server, bundle.shell("dd if=/dev/zero bs=64k count=32 2>/dev/null; exit 4"), stdout=str(full / "out"))
+    server.call("Start", id="a")
+    assert server.call("Wait", id="a")["exit_status"] == 4
+    assert server.call("Delete", id="a")["exit_status"] == 4
+    assert 1 << 18 < (full / "out").stat().st_size <= 1 << 19
+
+
+def test_a_monitor_of_an_older_version(server: Server, bundle: Bundle, place: Path) -> None:
+    """It cannot copy: what is executed then has the file, as it had it before."""
+    make(server, bundle)
+    server.call("Start", id="a")
+    monitor = server.monitor("a")
+    assert monitor is not None and monitor.copies
+    monitor.copies = False
+    (place / "out").touch()
+    server.call("Exec", id="a", exec_id="e", spec=shell("echo one; stat -L -c %F /proc/self/fd/1"), stdout=str(place / "out"))
+    server.call("Start", id="a", exec_id="e")
+    server.call("Wait", id="a", exec_id="e")
+    assert (place / "out").read_text() == "one\nregular file\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""House rules that no linter has: licence lines, sizes of files and functions, words that may not stay, numbers of the plan."""
+"""House rules that no linter has: licence lines, sizes of files and functions, words that may not stay or do not belong here, numbers of the plan."""
 
 import ast
 import re
@@ -16,6 +16,9 @@ C_LIMIT = 60
 SOURCES = {".py", ".c", ".h", ".S", ".sh", ".cmake", ".pyi", ".in", ".proto"}
 SPDX = "SPDX-License-Identifier: Apache-2.0"
 UNFINISHED = re.compile("|".join(("TO" "DO", "FIX" "ME", "X" "XX:", "not implemented " "yet")))
+FOREIGN = re.compile("|".join((r"(?<!\w)/wor" r"k/\w", r"\b[Ii]ssu" r"es?\b", "pyp" "i", "python" "hosted", "npm" "js", r"crates\." "io", r"proxy\." "golang")))
+"""The project speaks of itself alone: not of where it was written, nor of where packages come from."""
+OWN_WORDS = {"LICENSE"}
 MADE = {".venv", "build", "dist", "_site", "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis"}  # as .gitignore
 GENERATED = ROOT / "shim/wherry_shim/proto"
 NUMBERS = ROOT / "specs/plan-numbers.txt"
@@ -42,6 +45,14 @@ def text_rules(path: Path, text: str) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if UNFINISHED.search(line):
             yield f"{path}:{number}: unfinished: {line.strip()}"
+
+
+def foreign_words(path: Path, data: bytes) -> Iterator[str]:
+    if path.as_posix() in OWN_WORDS or b"\0" in data:
+        return
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        if FOREIGN.search(line):
+            yield f"{path}:{number}: a word from elsewhere: {line.strip()[:120]}"
 
 
 def python_functions(path: Path, text: str) -> Iterator[str]:
@@ -106,10 +117,11 @@ def main() -> int:
         return 0
     problems = list(plan_numbers())
     for path in tracked():
+        short = path.relative_to(ROOT)
+        problems += foreign_words(short, path.read_bytes())
         if path.is_relative_to(GENERATED) or not is_source(path):
             continue
         text = path.read_text()
-        short = path.relative_to(ROOT)
         problems += text_rules(short, text)
         if path.suffix == ".py" and short.parts[0] in ("runtime", "shim"):
             problems += [*python_functions(short, text), *native_users(short, text)]

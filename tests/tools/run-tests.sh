@@ -75,7 +75,7 @@ suite_c() {
   fi
 }
 
-build_probe() { if [[ -e tests/probe/Makefile ]]; then make -s -C tests/probe >/dev/null || echo "the probe does not build: tests go on without it" >&2; fi; }
+build_probe() { if [[ -e tests/probe/Makefile ]]; then flock build make -s -C tests/probe >/dev/null || echo "the probe does not build: tests go on without it" >&2; fi; }
 suite_front() { build_probe; pytest_suite front tests/integration --front=on; again front --front=on; }
 suite_python() { build_probe; pytest_suite python tests/integration --front=off; again python --front=off; }
 

@@ -45,7 +45,7 @@ int front_run(const struct front *f);
 int front_exec(const struct front *f);
 
 /* front.c */
-enum { FRONT_VERBS = 7 };
+enum { FRONT_STATE, FRONT_START, FRONT_KILL, FRONT_DELETE, FRONT_CREATE, FRONT_RUN, FRONT_EXEC, FRONT_VERBS };
 extern const struct front_verb {
 	char name[8];
 	int (*answer)(const struct front *f);

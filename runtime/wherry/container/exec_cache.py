@@ -34,11 +34,11 @@ def remember(container: Container, config: "dict[str, Any]", options: ExecOption
 def asked(options: ExecOptions) -> bytes | None:
     """What names the plan: the process.json, or the command line, written as csrc/program/exec.c does. None: not the front's."""
     others = (options.capabilities, options.groups, options.no_new_privileges, options.label, options.apparmor, options.cgroups)
-    if any(others) or options.adopts or options.preserve_fds or options.ignore_paused or options.rootless is not None or listen_environment():
+    if any(others) or options.preserve_fds or options.ignore_paused or options.rootless is not None or listen_environment():
         return None
     if options.process is not None:
-        return None if options.args or options.cwd or options.env or options.uid is not None else options.process
-    if options.terminal:
+        return None if options.args or options.cwd or options.env or options.uid is not None else named(options)
+    if options.terminal or options.adopts:
         return None
     user = "" if options.uid is None else f"{options.uid}" if options.gid is None else f"{options.uid}:{options.gid}"
     words = [options.cwd or "", user, *options.env, *options.args]
@@ -46,6 +46,11 @@ def asked(options: ExecOptions) -> bytes | None:
         return None
     env, args = (",".join(f'"{word}"' for word in part) for part in (options.env, options.args))
     return f'{{"cwd":"{words[0]}","user":"{user}","process":{{"env":[{env}],"args":[{args}]}}}}'.encode()
+
+
+def named(options: ExecOptions) -> bytes:
+    """A process.json. One that adopts has another plan, which the front does not ask for; JSON may end in blanks."""
+    return (options.process or b"") + (b" \t \t " if options.adopts else b"")
 
 
 def with_marks(options: ExecOptions, marked: bytes) -> ExecOptions:

@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from wherry.kernel.hostfacts import HostFacts
+
 _FILES = {"time": "time", "mount": "mnt", "cgroup": "cgroup", "uts": "uts", "ipc": "ipc", "user": "user", "pid": "pid", "network": "net"}
 """Types of namespaces, in the order of their CLONE_NEW* bits, and their files in /proc/PID/ns."""
 
@@ -60,6 +62,7 @@ class ExecOptions(Traced):
         self.bundle = ""
         self.adopts = False  # the program gets what its descendants leave, so that all of them can be ended with it
         self.verb = "exec"
+        self.facts: "HostFacts | None" = None  # what gather() has said without being asked for more, where a caller knows that it still holds
         self.moves = False  # our own process may change its cgroup, where systemd wants it: it is there for this exec alone
 
 
@@ -200,7 +203,7 @@ def target_of(container: Container, options: ExecOptions) -> Target:
     for kind, name in _FILES.items():
         path = f"/proc/{pid}/ns/{name}"
         try:
-            if posix.stat(path).st_ino != posix.stat(f"/proc/self/ns/{name}").st_ino:
+            if posix.readlink(path) != posix.readlink(f"/proc/self/ns/{name}"):
                 namespaces[kind] = path
         except FileNotFoundError:
             continue  # a kernel without it; or init is gone, which is found out when the process is published
@@ -298,7 +301,8 @@ def compile_plan(config: "dict[str, Any]", process: "dict[str, Any]", target: Ta
         "lsms": bool(process.get("apparmorProfile") or process.get("selinuxLabel")),
         "landlock": "org.wherry.landlock" in (config.get("annotations") or {}),
     }
-    facts = gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
+    facts = options.facts if not any(wanted.values()) and "user" not in target.namespaces else None
+    facts = facts or gather(**wanted, namespaces=target.namespaces.values() if "user" in target.namespaces else ())
     filters = lambda section: _filter(section, options.root)  # noqa: E731
     choices = Options(rootless=options.rootless, environment=listen_environment(), seccomp=filters)
     choices.adopts = options.adopts
@@ -362,8 +366,10 @@ def prepare(options: ExecOptions, below: bool = False) -> Planned:
 
 def known(container: Container, options: ExecOptions, facts: str = "") -> "bytes | None":
     """The plan that an exec like this one has left, of one process.json. facts: the key of the host's, where that is known."""
+    from wherry.container.exec_cache import named
+
     try:
-        return native.Pattern(options.process or b"", container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
+        return native.Pattern(named(options), container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
     except OSError:
         return None
 

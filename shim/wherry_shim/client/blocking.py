@@ -209,6 +209,10 @@ class Client:
     def get(self, id: str) -> types.Container:
         return drive(self._calls.get(id))
 
+    def config(self, id: str) -> bytes:
+        """Its config.json; nothing where that cannot be read any more."""
+        return drive(self._calls.config(id))
+
     def list(
         self, *, labels: Mapping[str, str] | None = None, statuses: Iterable[types.Status] = (), foreign: bool = False
     ) -> Sequence[types.Container]:
@@ -255,9 +259,9 @@ class Client:
     def stats(self, ids: Iterable[str] = (), *, interval: timedelta | float | None = None, once: bool = False) -> Stream[types.Sample]:
         return Stream(self._calls.stats(ids, interval=interval, once=once))
 
-    def attach(self, id: str, *, offsets: tuple[int | None, int | None] = (None, None)) -> Process[session.Attach]:
-        """The streams of the first process, from now on where no offsets are given."""
-        return Process(self._calls.attach(id, offsets=offsets))
+    def attach(self, id: str, *, offsets: tuple[int | None, int | None] = (None, None), follow: bool = False) -> Process[session.Attach]:
+        """The streams of the first process, from now on where no offsets are given; to the end of this run, or (`follow`) of the last one."""
+        return Process(self._calls.attach(id, offsets=offsets, follow=follow))
 
     def run(
         self, id: str, *, bundle: str = "", config: Document | None = None, stdin: bool = False, labels: Mapping[str, str] | None = None

@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -68,14 +69,16 @@ class Calls:
             probe=convert.probe_there(probe),
             labels=labels,
             log=pb.LogLimit(bytes=log_bytes) if log_bytes else None,
-            start=start,
+            start=start and not auto_remove,
             auto_remove=auto_remove,
         )
         begun = datetime.now(UTC)
         try:
-            return convert.container(await self._ask("Create", request))
+            made = convert.container(await self._ask("Create", request))
         except AlreadyExists as refusal:
-            return await self._made_by_us(request, begun, refusal)
+            made = await self._made_by_us(request, begun, refusal)
+        # what may have gone by the time that it is asked for again is begun by a call of its own: never twice
+        return await self.start(id) if start and auto_remove else made
 
     async def _made_by_us(self, request: pb.CreateRequest, begun: datetime, refusal: Refused) -> types.Container:
         """The container, where a create that broke off has made it."""
@@ -90,7 +93,13 @@ class Calls:
     async def start(self, id: str) -> types.Container:
         there = await self.get(id)
         run = max(1, there.run) if there.status is types.Status.CREATED else there.run + 1  # named, it is begun once, however often it is asked for
-        return convert.container(await self._ask("Start", pb.StartRequest(id=id, run=run)))
+        try:
+            return convert.container(await self._ask("Start", pb.StartRequest(id=id, run=run)))
+        except NotFound as refusal:  # it was begun, has ended and is gone, if we have asked before
+            exit = await self._last_exit(id, run=run) if refusal.repeated and there.auto_remove else None
+            if exit is None:
+                raise
+            return replace(there, status=types.Status.STOPPED, pid=0, run=run, exit=exit)
 
     async def stop(self, id: str, *, grace: timedelta | float | None = None, signal: int = 0) -> types.Container:
         wanted = convert.duration(grace)
@@ -144,6 +153,11 @@ class Calls:
 
     async def get(self, id: str) -> types.Container:
         return convert.container(await self._ask("Get", pb.GetRequest(id=id)))
+
+    async def config(self, id: str) -> bytes:
+        """Its config.json; nothing where that cannot be read any more."""
+        reply = await self._ask("Get", pb.GetRequest(id=id, config=True))
+        return bytes(reply.config)
 
     async def list(
         self, *, labels: Mapping[str, str] | None = None, statuses: Iterable[types.Status] = (), foreign: bool = False
@@ -243,9 +257,9 @@ class Calls:
     def stats(self, ids: Iterable[str] = (), *, interval: timedelta | float | None = None, once: bool = False) -> Samples:
         return Samples(self._transport, self._patience, pb.StatsRequest(ids=ids, interval=convert.duration(interval), once=once))
 
-    def attach(self, id: str, *, offsets: tuple[int | None, int | None] = (None, None)) -> Attach:
-        """The streams of the first process, from now on where no offsets are given."""
-        return Attach(self._transport, self._patience, id, offsets)
+    def attach(self, id: str, *, offsets: tuple[int | None, int | None] = (None, None), follow: bool = False) -> Attach:
+        """The streams of the first process, from now on where no offsets are given; to the end of this run, or (`follow`) of the last one."""
+        return Attach(self._transport, self._patience, id, offsets, follow)
 
     async def run(self, id: str, *, bundle: str = "", config: Document | None = None, stdin: bool = False, labels: Mapping[str, str] | None = None) -> Attach:
         """Creates and starts a container, and streams with it from its first byte. It is there until delete()."""

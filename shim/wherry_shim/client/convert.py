@@ -155,7 +155,15 @@ def container(one: pb.Container) -> types.Container:
         execs=tuple(exec_state(state) for state in one.execs),
         owner=one.owner,
         auto_remove=one.auto_remove,
+        args=tuple(one.args),
+        exits=tuple(map(exited, one.exits)),
+        last_probe=probe_result(one.last_probe) if one.HasField("last_probe") else None,
+        probe_failures=one.probe_failures,
     )
+
+
+def probe_result(one: pb.ProbeResult) -> types.ProbeResult:
+    return types.ProbeResult(time_of(one, "began_at"), span_of(one, "took"), one.status, one.error)
 
 
 def event(one: pb.Event) -> types.Event:

@@ -74,7 +74,7 @@ class Session:
         self.size: tuple[int, int] | None = None
         self.signals: list[int] = []
         self.started = False
-        self.pid = 0
+        self.pid = self.run = 0
         self.exit: types.Exit | None = None
         self.ended = False
 
@@ -108,11 +108,20 @@ class Session:
     async def _begun(self, call: Duplex, started: pb.ProcessOutput.Started) -> None:
         if not self.started:
             self.place = Place(started.stdout_offset, started.stderr_offset)
-        self.started, self.pid = True, started.pid
+        self.started, self.pid, self.run = True, started.pid, started.run
         self.patience.progress()
         async with self.sending():
             self.typed.acknowledged(started.stdin_offset, again=True)
             self.call = call
+        if self.size is not None:
+            await self._tell(resize=pb.Size(width=self.size[0], height=self.size[1]))
+        await self._flush()
+
+    async def _begun_anew(self, started: pb.ProcessOutput.Started) -> None:
+        """Another run, which knows nothing of what the last one was told."""
+        self.pid, self.run = started.pid, started.run
+        async with self.sending():
+            self.typed.end_sent = False
         if self.size is not None:
             await self._tell(resize=pb.Size(width=self.size[0], height=self.size[1]))
         await self._flush()
@@ -171,6 +180,8 @@ class Session:
             return self.place.accept(message.output)
         if kind == "stdin_offset":
             self.typed.acknowledged(message.stdin_offset)
+        elif kind == "started":
+            await self._begun_anew(message.started)
         elif kind == "exit":
             self.exit = convert.exited(message.exit)
             await self._finish()
@@ -248,15 +259,16 @@ class Session:
 class Attach(Session):
     method, Request = "Attach", pb.AttachRequest
 
-    def __init__(self, transport: Transport, patience: float, id: str, offsets: tuple[int | None, int | None]) -> None:
+    def __init__(self, transport: Transport, patience: float, id: str, offsets: tuple[int | None, int | None], follow: bool = False) -> None:
         super().__init__(transport, patience)
-        self.id = id
+        self.id, self.follow = id, follow
         self.place = Place(*offsets)
 
     def opening(self) -> Message:
         offsets = self.place.offsets
-        open = pb.AttachRequest.Open(id=self.id, stdout_offset=offsets[types.Channel.STDOUT], stderr_offset=offsets[types.Channel.STDERR])
-        return pb.AttachRequest(open=open)
+        out, err = offsets[types.Channel.STDOUT], offsets[types.Channel.STDERR]
+        run = 0 if self.follow else self.run  # another one may have begun since the stream broke
+        return pb.AttachRequest(open=pb.AttachRequest.Open(id=self.id, stdout_offset=out, stderr_offset=err, follow=self.follow, run=run))
 
 
 class Execution(Session):

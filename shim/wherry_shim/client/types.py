@@ -55,6 +55,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeResult:
+    began_at: datetime | None
+    took: timedelta | None
+    status: int
+    error: str  # why there is no status: it took too long, it could not be executed
+
+
+@dataclass(frozen=True, slots=True)
 class Mount:
     type: str
     source: str
@@ -104,6 +112,10 @@ class Container:
     execs: tuple[ExecState, ...]
     owner: str  # "": the server; else another's, to be looked at only
     auto_remove: bool
+    args: tuple[str, ...] = ()  # of its program; not all where there are many
+    exits: tuple[Exit, ...] = ()  # of its last few runs, the newest first
+    last_probe: "ProbeResult | None" = None
+    probe_failures: int = 0  # in a row
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from wherry.errors import printable as printable
 from wherry_shim.client import Client, Unavailable, address, aio
-from wherry_shim.client.types import TLS, Exit, Probe, RestartPolicy, When
+from wherry_shim.client.types import TLS, Container, Exit, Probe, RestartPolicy, Status, When
 
 OWN_ERROR, NOT_EXECUTABLE, NO_PROGRAM = 125, 126, 127
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,22 +80,45 @@ class ContainerId(click.ParamType[str]):
     name = "id"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Ids of the server; none where it does not answer at once."""
+        """Ids of the server that are not in the line yet; none where it does not answer at once."""
+        try:
+            words, made = self.chosen(ctx)
+            with made as client:
+                there = set(words.get("ids") or ())
+                return [CompletionItem(one.id, help=one.status) for one in client.list() if one.id.startswith(incomplete) and one.id not in there]
+        except Exception:  # whatever is wrong: nothing may be written into the line that is typed
+            return []
+
+
+    def chosen(self, ctx: click.Context) -> tuple[dict[str, Any], Client]:
+        """The words of the line so far, and a client that is in a hurry."""
         top = ctx.find_root()
         words: dict[str, Any] = {}
         while ctx is not top:
             words = {**ctx.params, **words}
             assert ctx.parent is not None
             ctx = ctx.parent
+        settings = Settings(words.get("address"), words.get("tls_ca"), words.get("tls_cert"), words.get("tls_key"), "", 1.0, 0.2, False)
+        return words, settings.client()
+
+
+class ExecId(ContainerId):
+    """Of the container that stands in the line already, or of all."""
+
+    name = "exec id"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         try:
-            chosen = Settings(words.get("address"), words.get("tls_ca"), words.get("tls_cert"), words.get("tls_key"), "", 1.0, 0.2, False)
-            with chosen.client() as client:
-                return [CompletionItem(one.id, help=one.status) for one in client.list() if one.id.startswith(incomplete)]
-        except Exception:  # whatever is wrong: nothing may be written into the line that is typed
+            words, made = self.chosen(ctx)
+            with made as client:
+                named = {words.get("id"), *(words.get("ids") or ())} - {None}
+                execs = [(run, one.id) for one in client.list() if not named or one.id in named for run in one.execs]
+                return [CompletionItem(run.exec_id, help=f"{id}: {' '.join(run.args)[:60]}") for run, id in execs if run.exec_id.startswith(incomplete)]
+        except Exception:
             return []
 
 
-ID = ContainerId()
+ID, EXEC_ID = ContainerId(), ExecId()
 one_id = click.argument("id", type=ID)
 many_ids = click.argument("ids", type=ID, nargs=-1, required=True)
 
@@ -204,6 +227,25 @@ def policy_arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {"restart": restart_policy(one["restart"], one["restart_backoff"]), "probe": probe, "labels": pairs(one["labels"])}
 
 
+def filtered(client: Client, words: Sequence[str], foreign: bool = False) -> Sequence[Container]:
+    """label=KEY[=VALUE], status=, health=, exited=STATUS, id=BEGINNING; several of a name: any of them, of labels all."""
+    labels: dict[str, str] = {}
+    others: dict[str, set[str]] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "label":
+            labels.update(pairs([value], "--filter"))
+        else:
+            others.setdefault(name, set()).add(value)
+    if unknown := others.keys() - {"status", "health", "exited", "id"}:
+        raise click.BadParameter(f"{min(unknown)!r} is none of label, status, health, exited, id", param_hint="--filter")
+    found = client.list(labels=labels, foreign=foreign)
+    found = [one for one in found if one.status in others.get("status", {one.status}) and one.health in others.get("health", {one.health})]
+    if ended := others.get("exited"):
+        found = [one for one in found if one.status is Status.STOPPED and one.exit and str(one.exit.status) in ended]
+    return [one for one in found if one.id.startswith(tuple(others.get("id", {""})))]
+
+
 # ---- what is printed
 
 
@@ -226,6 +268,31 @@ def plain(value: Any) -> Any:
 
 def as_json(value: Any, indent: int | None = 2) -> str:
     return json.dumps(plain(value), indent=indent, ensure_ascii=False)
+
+
+FIELD = re.compile(r"\{\{\s*(json\s+)?\.([\w.]*)\s*\}\}")
+
+
+def filled(template: str, data: Any) -> str:
+    """{{.exit.status}}, {{json .labels}}: as engines write it, whatever the case of a name. \\t and \\n are what they say."""
+
+    def value(found: re.Match[str]) -> str:
+        at = plain(data)
+        for name in filter(None, found[2].split(".")):
+            names = {key.lower().replace("_", ""): key for key in at} if isinstance(at, dict) else {}
+            key = names.get(name.lower().replace("_", ""))
+            if key is None:
+                raise click.BadParameter(f"there is no .{found[2]}: --format json shows what there is", param_hint="--format")
+            at = at[key]
+            if at is None:
+                break
+        return json.dumps(at, ensure_ascii=False) if found[1] or isinstance(at, dict | list) else "" if at is None else printable(str(at))
+
+    return FIELD.sub(value, template.replace("\\t", "\t").replace("\\n", "\n"))
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def columns(heads: Sequence[str], rows: Iterable[Sequence[str]], style: Callable[[str, str], str] | None = None) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from wherry_shim.client import Client
 from wherry_shim.client.convert import Document
-from wherry_shim.client.types import Probe
+from wherry_shim.client.types import Probe, Status
 from wherry_shim.ctl.bundles import Wanted, environment
-from wherry_shim.ctl.common import SIGNAL, SPAN, Settings, each, many_ids, one_id, policies, policy_arguments, settings
+from wherry_shim.ctl.common import EXEC_ID, SIGNAL, SPAN, Settings, each, filtered, many_ids, one_id, policies, policy_arguments, settings
 
 
 def fresh_id() -> str:
@@ -72,9 +73,36 @@ def stop(settings: Settings, ids: tuple[str, ...], grace: timedelta | None, numb
 
 @click.command()
 @many_ids
+@click.option("--time", "-t", "grace", type=SPAN, metavar="TIME", help="until it is killed [10s]")
+@settings
+def restart(settings: Settings, ids: tuple[str, ...], grace: timedelta | None) -> None:
+    """Stop containers, and start them anew."""
+
+    def ask(client: Client, id: str) -> None:
+        if client.get(id).auto_remove:
+            raise ValueError(f"{id} goes as soon as it stops (--rm): it cannot be started anew")
+        client.stop(id, grace=grace)
+        client.start(id)
+
+    with settings.client() as client:
+        each(ids, lambda id: ask(client, id))
+
+
+@click.command()
+@click.option("--filter", "-f", "filters", multiple=True, metavar="NAME=VALUE", help="as those of ps; health=, id= and label=")
+@settings
+def prune(settings: Settings, filters: tuple[str, ...]) -> None:
+    """Take away all containers that have stopped for good."""
+    with settings.client() as client:
+        gone = [one.id for one in filtered(client, filters) if one.status is Status.STOPPED and not one.owner]
+        each(gone, client.delete)
+
+
+@click.command()
+@many_ids
 @click.option("--signal", "-s", "number", type=SIGNAL, default="KILL", show_default=True)
 @click.option("--all", is_flag=True, help="to all its processes")
-@click.option("--exec", "exec_id", default="", metavar="ID", help="to an exec")
+@click.option("--exec", "exec_id", default="", type=EXEC_ID, metavar="ID", help="to an exec")
 @settings
 def kill(settings: Settings, ids: tuple[str, ...], number: int, all: bool, exec_id: str) -> None:
     """Send a signal; the restart policy applies to what comes of it."""
@@ -108,6 +136,9 @@ def unpause(settings: Settings, ids: tuple[str, ...]) -> None:
     """Let containers go on."""
     with settings.client() as client:
         each(ids, client.resume)
+
+
+resume = unpause
 
 
 @click.command()

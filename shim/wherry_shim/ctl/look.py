@@ -2,6 +2,7 @@
 """The commands that show something and change nothing."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,10 +13,27 @@ import click
 
 from wherry.errors import printable
 from wherry_shim.client import Client
+from wherry_shim.client.errors import PermissionDenied
 from wherry_shim.client.types import Channel, Container, Event, Finding, Status
-from wherry_shim.ctl.common import OWN_ERROR, Settings, ago, as_json, columns, how, many_ids, one_id, pairs, settings, span
+from wherry_shim.ctl.common import (
+    OWN_ERROR,
+    Settings,
+    ago,
+    as_json,
+    columns,
+    filled,
+    filtered,
+    how,
+    many_ids,
+    one_id,
+    plain,
+    settings,
+    shortened,
+    span,
+)
 
 COLOURS = {"running": "green", "unhealthy": "red", "restarting": "yellow", "paused": "yellow", "exited": "bright_black"}
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 as_lines = click.option("--json", "json", is_flag=True, help="one JSON object a line")
 
 
@@ -38,55 +56,81 @@ def colour(head: str, cell: str) -> str:
     return click.style(cell, fg=chosen) if chosen else cell
 
 
-def filtered(client: Client, words: Sequence[str], foreign: bool = False) -> Sequence[Container]:
-    """label=KEY[=VALUE], status=STATUS, health=HEALTH, id=BEGINNING; several of a kind of status: any of them."""
-    labels: dict[str, str] = {}
-    others: dict[str, set[str]] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        if name == "label":
-            labels.update(pairs([value], "--filter"))
-        else:
-            others.setdefault(name, set()).add(value)
-    if unknown := others.keys() - {"status", "health", "id"}:
-        raise click.BadParameter(f"{min(unknown)!r} is none of label, status, health, id", param_hint="--filter")
-    found = client.list(labels=labels, foreign=foreign)
-    found = [one for one in found if one.status in others.get("status", {one.status}) and one.health in others.get("health", {one.health})]
-    return [one for one in found if one.id.startswith(tuple(others.get("id", {""})))]
+HEADS = ("ID", "COMMAND", "CREATED", "STATUS", "PID", "RESTARTS", "POLICY", "BUNDLE", "LABELS")
+SHORT = 30
+
+
+def row(one: Container, now: datetime, whole: bool) -> tuple[str, ...]:
+    most = 1 << 20 if whole else SHORT
+    labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
+    created, restarts = f"{ago(one.created_at, now)} ago" if one.created_at else "", str(max(0, one.run - 1))
+    about = (created, said_status(one, now), str(one.pid or ""), restarts, one.restart.when.value, one.owner or one.bundle)
+    return (one.id, shortened(shlex.join(one.args), most), *about, labels)
+
+
+def fields(one: Container, now: datetime) -> dict[str, Any]:
+    """What --format has: all of JSON, and the words of the table."""
+    words = dict(zip(("id", "command", "age", "said", "pid", "restarted", "policy", "place", "label"), row(one, now, True), strict=True))
+    return {**words, **plain(one), "name": one.id, "names": one.id, "state": one.status.value, "image": one.bundle, "status": words["said"]}
 
 
 @click.command()
 @click.option("--all", "-a", "everything", is_flag=True, help="also what does not run")
-@click.option("--filter", "-f", "filters", multiple=True, metavar="NAME=VALUE", help="label=KEY[=VALUE], status=, health=, id=BEGINNING")
+@click.option("--filter", "-f", "filters", multiple=True, metavar="NAME=VALUE", help="label=KEY[=VALUE], status=, health=, exited=STATUS, id=BEGINNING")
 @click.option("--foreign", is_flag=True, help="containerd's, too")
 @click.option("--quiet", "-q", is_flag=True, help="ids only")
+@click.option("--last", "-n", type=click.IntRange(1), metavar="COUNT", help="those that were created last, whatever their state")
+@click.option("--no-trunc", is_flag=True, help="whole commands")
+@click.option("--format", "shape", metavar="FORMAT", default="table", help="table, json, or words such as '{{.id}} {{.status}}'")
 @as_lines
 @settings
-def ps(settings: Settings, everything: bool, filters: tuple[str, ...], foreign: bool, quiet: bool, json: bool) -> None:
-    """List containers: those that run, or all."""
+def ps(
+    settings: Settings, everything: bool, filters: tuple[str, ...], foreign: bool, quiet: bool, last: int | None, no_trunc: bool, shape: str, json: bool
+) -> None:
+    """List containers: those that run, or all; the newest first."""
     with settings.client() as client:
-        found = filtered(client, filters, foreign)
-    if not everything and not any(word.startswith("status=") for word in filters):
+        found = list(filtered(client, filters, foreign))
+    if not (everything or last or any(word.startswith(("status=", "exited=")) for word in filters)):
         found = [one for one in found if one.status not in (Status.STOPPED, Status.CREATED)]
-    if json or quiet:
+    found.sort(key=lambda one: one.created_at or BEGINNING, reverse=True)
+    found, now = found[:last], datetime.now(UTC)
+    if quiet or json or shape != "table":
         for one in found:
-            click.echo(one.id if quiet else as_json(one, None))
+            click.echo(one.id if quiet else as_json(one, None) if json or shape == "json" else filled(shape, fields(one, now)))
         return
-    now = datetime.now(UTC)
-    rows = []
-    for one in found:
-        labels = ",".join(f"{key}={value}" for key, value in sorted(one.labels.items()))
-        rows.append((one.id, said_status(one, now), str(one.pid or ""), str(max(0, one.run - 1)), one.restart.when.value, one.owner or one.bundle, labels))
-    columns(("ID", "STATUS", "PID", "RESTARTS", "POLICY", "BUNDLE", "LABELS"), rows, colour)
+    columns(HEADS, [row(one, now, no_trunc) for one in found], colour)
 
 
 @click.command()
 @many_ids
+@click.option("--plan", "with_plan", is_flag=True, help="also what its create does, step by step")
+@click.option("--no-config", is_flag=True, help="without its configuration")
+@click.option("--format", "shape", metavar="FORMAT", default="json", help="json, or words such as '{{.exit.status}}'")
 @settings
-def inspect(settings: Settings, ids: tuple[str, ...]) -> None:
-    """Show all about containers, as a JSON array."""
+def inspect(settings: Settings, ids: tuple[str, ...], with_plan: bool, no_config: bool, shape: str) -> None:
+    """Show all about containers, as a JSON array: state, ends, probes, policies, configuration."""
     with settings.client() as client:
-        click.echo(as_json([client.get(id) for id in ids]))
+        found = [about(client, id, with_plan, not no_config) for id in ids]
+    if shape == "json":
+        click.echo(as_json(found))
+        return
+    for one in found:
+        click.echo(filled(shape, one))
+
+
+def about(client: Client, id: str, with_plan: bool, with_config: bool) -> dict[str, Any]:
+    import json
+
+    one = client.get(id)
+    made: dict[str, Any] = plain(one)
+    if with_config:
+        try:
+            made["config"] = json.loads(client.config(id) or b"null")
+        except (ValueError, PermissionDenied):  # it needs the role run: environments have secrets
+            made["config"] = None
+    if with_plan:
+        made["plan"] = plain(client.plan(bundle=one.bundle)) if one.bundle else None
+    return made
 
 
 @click.command()

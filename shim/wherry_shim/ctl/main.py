@@ -2,7 +2,7 @@
 """`wherry-shim ctl`: the commands by name, where the server is, and how errors are told. A command is imported when it is called.
 
     common      settings, ids, words for options, JSON and columns
-    lifecycle   create, start, stop, kill, pause, unpause, update, rm, wait
+    lifecycle   create, start, stop, restart, kill, pause, unpause, update, rm, prune, wait
     talk        run, exec, attach; session: the terminal, keys and signals between a person and a process
     look        ps, inspect, top, logs, events, info, version, audit, validate, plan, completion; live: stats
 """
@@ -23,8 +23,10 @@ COMMANDS = {
     "run": ("talk", "Create and start a container, and stay with it."),
     "start": ("lifecycle", "Start what was created."),
     "stop": ("lifecycle", "Ask a container to end; kill it after a while."),
+    "restart": ("lifecycle", "Stop a container and start it anew."),
     "kill": ("lifecycle", "Send a signal."),
     "rm": ("lifecycle", "Take a container away, with its output."),
+    "prune": ("lifecycle", "Take away all that have stopped."),
     "exec": ("talk", "Execute a program in a container."),
     "attach": ("talk", "Stream with a container's first process."),
     "logs": ("look", "Show what a container has written."),
@@ -35,6 +37,7 @@ COMMANDS = {
     "top": ("look", "List a container's processes."),
     "pause": ("lifecycle", "Freeze a container."),
     "unpause": ("lifecycle", "Let it go on."),
+    "resume": ("lifecycle", "The same as unpause."),
     "update": ("lifecycle", "Change limits, restart policy, probe or labels."),
     "validate": ("look", "Check a configuration; nothing is made."),
     "plan": ("look", "Show what a create would do, step by step."),

@@ -121,6 +121,18 @@ class Probe(_message.Message):
     restart: bool
     def __init__(self, args: _Optional[_Iterable[str]] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., start_period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retries: _Optional[int] = ..., restart: _Optional[bool] = ...) -> None: ...
 
+class ProbeResult(_message.Message):
+    __slots__ = ("began_at", "took", "status", "error")
+    BEGAN_AT_FIELD_NUMBER: _ClassVar[int]
+    TOOK_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    began_at: _timestamp_pb2.Timestamp
+    took: _duration_pb2.Duration
+    status: int
+    error: str
+    def __init__(self, began_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., took: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., status: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
 class LogLimit(_message.Message):
     __slots__ = ("bytes",)
     BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -128,7 +140,7 @@ class LogLimit(_message.Message):
     def __init__(self, bytes: _Optional[int] = ...) -> None: ...
 
 class Container(_message.Message):
-    __slots__ = ("id", "bundle", "status", "pid", "created_at", "started_at", "restart_at", "run", "exit", "restart", "restarts", "probe", "health", "labels", "terminal", "stdin", "execs", "owner", "auto_remove")
+    __slots__ = ("id", "bundle", "status", "pid", "created_at", "started_at", "restart_at", "run", "exit", "restart", "restarts", "probe", "health", "labels", "terminal", "stdin", "execs", "owner", "auto_remove", "args", "exits", "config", "last_probe", "probe_failures")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +167,11 @@ class Container(_message.Message):
     EXECS_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     AUTO_REMOVE_FIELD_NUMBER: _ClassVar[int]
+    ARGS_FIELD_NUMBER: _ClassVar[int]
+    EXITS_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    LAST_PROBE_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FAILURES_FIELD_NUMBER: _ClassVar[int]
     id: str
     bundle: str
     status: Status
@@ -174,7 +191,12 @@ class Container(_message.Message):
     execs: _containers.RepeatedCompositeFieldContainer[ExecState]
     owner: str
     auto_remove: bool
-    def __init__(self, id: _Optional[str] = ..., bundle: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., pid: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., run: _Optional[int] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., health: _Optional[_Union[Health, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., terminal: _Optional[bool] = ..., stdin: _Optional[bool] = ..., execs: _Optional[_Iterable[_Union[ExecState, _Mapping]]] = ..., owner: _Optional[str] = ..., auto_remove: _Optional[bool] = ...) -> None: ...
+    args: _containers.RepeatedScalarFieldContainer[str]
+    exits: _containers.RepeatedCompositeFieldContainer[Exit]
+    config: bytes
+    last_probe: ProbeResult
+    probe_failures: int
+    def __init__(self, id: _Optional[str] = ..., bundle: _Optional[str] = ..., status: _Optional[_Union[Status, str]] = ..., pid: _Optional[int] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restart_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., run: _Optional[int] = ..., exit: _Optional[_Union[Exit, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ..., health: _Optional[_Union[Health, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., terminal: _Optional[bool] = ..., stdin: _Optional[bool] = ..., execs: _Optional[_Iterable[_Union[ExecState, _Mapping]]] = ..., owner: _Optional[str] = ..., auto_remove: _Optional[bool] = ..., args: _Optional[_Iterable[str]] = ..., exits: _Optional[_Iterable[_Union[Exit, _Mapping]]] = ..., config: _Optional[bytes] = ..., last_probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., probe_failures: _Optional[int] = ...) -> None: ...
 
 class ExecState(_message.Message):
     __slots__ = ("exec_id", "pid", "status", "exit", "args", "terminal")
@@ -292,10 +314,12 @@ class DeleteResponse(_message.Message):
     def __init__(self, exit: _Optional[_Union[Exit, _Mapping]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "config")
     ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    config: bool
+    def __init__(self, id: _Optional[str] = ..., config: _Optional[bool] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ("labels", "statuses", "foreign")
@@ -440,14 +464,18 @@ class Output(_message.Message):
 class AttachRequest(_message.Message):
     __slots__ = ("open", "stdin", "close_stdin", "resize", "signal")
     class Open(_message.Message):
-        __slots__ = ("id", "stdout_offset", "stderr_offset")
+        __slots__ = ("id", "stdout_offset", "stderr_offset", "follow", "run")
         ID_FIELD_NUMBER: _ClassVar[int]
         STDOUT_OFFSET_FIELD_NUMBER: _ClassVar[int]
         STDERR_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        FOLLOW_FIELD_NUMBER: _ClassVar[int]
+        RUN_FIELD_NUMBER: _ClassVar[int]
         id: str
         stdout_offset: int
         stderr_offset: int
-        def __init__(self, id: _Optional[str] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ...) -> None: ...
+        follow: bool
+        run: int
+        def __init__(self, id: _Optional[str] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ..., follow: _Optional[bool] = ..., run: _Optional[int] = ...) -> None: ...
     OPEN_FIELD_NUMBER: _ClassVar[int]
     STDIN_FIELD_NUMBER: _ClassVar[int]
     CLOSE_STDIN_FIELD_NUMBER: _ClassVar[int]
@@ -525,18 +553,20 @@ class Size(_message.Message):
 class ProcessOutput(_message.Message):
     __slots__ = ("started", "output", "exit", "stdin_offset")
     class Started(_message.Message):
-        __slots__ = ("exec_id", "pid", "stdout_offset", "stderr_offset", "stdin_offset")
+        __slots__ = ("exec_id", "pid", "stdout_offset", "stderr_offset", "stdin_offset", "run")
         EXEC_ID_FIELD_NUMBER: _ClassVar[int]
         PID_FIELD_NUMBER: _ClassVar[int]
         STDOUT_OFFSET_FIELD_NUMBER: _ClassVar[int]
         STDERR_OFFSET_FIELD_NUMBER: _ClassVar[int]
         STDIN_OFFSET_FIELD_NUMBER: _ClassVar[int]
+        RUN_FIELD_NUMBER: _ClassVar[int]
         exec_id: str
         pid: int
         stdout_offset: int
         stderr_offset: int
         stdin_offset: int
-        def __init__(self, exec_id: _Optional[str] = ..., pid: _Optional[int] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ..., stdin_offset: _Optional[int] = ...) -> None: ...
+        run: int
+        def __init__(self, exec_id: _Optional[str] = ..., pid: _Optional[int] = ..., stdout_offset: _Optional[int] = ..., stderr_offset: _Optional[int] = ..., stdin_offset: _Optional[int] = ..., run: _Optional[int] = ...) -> None: ...
     STARTED_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     EXIT_FIELD_NUMBER: _ClassVar[int]

@@ -201,6 +201,7 @@ class ShimServicer:
 
     def Delete(self, request, context):
         """run. Takes everything away: container, logs, records of its execs. `force` kills first.
+        (What goes by `auto_remove` leaves its output and its ends for a while: Logs, Attach, Exec's `resume` and Wait still answer.)
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 NAMESPACE = "default"
+SNAPSHOT = "snapshot"
+"""Heard between what containers() knows of already and what comes after it."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class Engine:
 
     async def containers(self) -> list[Found]:
         def look() -> Later:
+            self._emit(SNAPSHOT, {})
             later = Later()
             later.set([_found(container) for container in self._running().containers()])
             return later

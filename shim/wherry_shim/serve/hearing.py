@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from wherry.errors import WherryError
 from wherry_shim.clean import read_record
-from wherry_shim.errors import ShimError
+from wherry_shim.errors import NOT_FOUND, ShimError
 from wherry_shim.serve import probes, records
+from wherry_shim.serve.engine import SNAPSHOT
 from wherry_shim.serve.managed import SERVER, TASK, Managed
 from wherry_shim.serve.records import Asked, Exit, Run
 from wherry_shim.serve.restart import decide
@@ -27,6 +28,8 @@ Message = dict[str, Any]
 EXITS_KEPT = 8
 LOST = 255
 _SIGKILL = 9
+_STOPPED = 3
+"""Of containerd.v1.types.Status."""
 
 
 class Hearing:
@@ -45,16 +48,15 @@ class Hearing:
             "/tasks/exec-started": self._exec_started,
         }
 
-    def forget_early(self) -> None:
-        """What was said so far is in what the service has told of its containers."""
-        self._early = []
-
     def begin(self) -> None:
         early, self._early = self._early or [], None
         for topic, event in early:
             self.heard(topic, event)
 
     def heard(self, topic: str, event: Message) -> None:
+        if topic == SNAPSHOT:
+            self._early = [] if self._early is not None else None  # what was said so far is in what the service tells of its containers
+            return
         if self._early is not None:
             self._early.append((topic, event))
             return
@@ -115,8 +117,20 @@ class Hearing:
     def _exited(self, one: Managed, event: Message) -> None:
         if event["id"] != one.id:
             self._supervisor.execs.ended(one, event["id"], self.exit_of(one, event["id"], event["exit_status"], nanoseconds(event["exited_at"])))
-        else:
+        elif not (one.phase in (records.ENDED, records.WAITING, records.STOPPED) or one.run.step == "remove"):  # else it was told at the recovery
             self.ended(one, self.exit_of(one, "", event["exit_status"], nanoseconds(event["exited_at"])))
+
+    async def look_again(self, one: Managed) -> None:
+        """Whether it has ended without a word: what waits for the word alone would wait for ever."""
+        try:
+            state = await self._supervisor.engine.call("State", {"id": one.id})
+        except ShimError as error:
+            if error.code != NOT_FOUND:
+                return
+            state = {"status": _STOPPED, "exit_status": LOST, "exited_at": {"seconds": 0, "nanos": 0}}
+        if state["status"] == _STOPPED and one.running:
+            self._supervisor.log("warning", "it has ended, and nobody has said so", id=one.id)
+            self.ended(one, self.exit_of(one, "", state["exit_status"], nanoseconds(state["exited_at"]) or time.time_ns()))
 
     def exit_of(self, one: Managed, exec_id: str, status: int, at: int) -> Exit:
         """As the monitor has written it down; where it could not, as the service says."""
@@ -157,7 +171,7 @@ class Hearing:
         run = one.run
         run.phase, run.pid, run.kill_at, run.step = records.ENDED, 0, 0, ""
         run.exits = [exit, *run.exits][:EXITS_KEPT]
-        one.ends = (run.run, *one.sizes())
+        one.note_sizes()
         self._supervisor.tell(one, "exit", exit.exited, exit=records.to_dict(exit))
         if one.asked.terminal and one.owner == SERVER:
             self._supervisor.spawn(self._settle_when_drained(one))
@@ -175,7 +189,7 @@ class Hearing:
         except ShimError:  # it is gone with its container
             pass
         finally:
-            one.ends = (one.run.run, *one.sizes())
+            one.note_sizes()
             if one.phase == records.ENDED:
                 self.settle(one)
 
@@ -192,7 +206,7 @@ class Hearing:
         run.phase, run.restart_at = records.STOPPED, 0
         supervisor.tell(one, "stopped", exit=records.to_dict(exit))
         if one.asked.auto_remove and one.asked.step != records.DELETE and one.asked.desired != records.CREATED:
-            supervisor.spawn(supervisor.delete(one))
+            supervisor.spawn(supervisor.auto_remove(one))
 
     def _deleted(self, one: Managed, event: Message) -> None:
         """By us as a part of something; else by a client of the Task service."""

@@ -68,6 +68,25 @@ class Place:
     def remove(self) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def put_aside(self, number: int) -> "Place":
+        """Its name is free at once; to be removed. Should nobody come to that, the next server does: there is no container of that name."""
+        aside = self.directory.with_name(f".{self.directory.name}.{number}")
+        try:
+            os.rename(self.directory, aside)
+        except OSError:
+            return self
+        return Place(aside)
+
+    def strip(self) -> None:
+        """Down to what was written."""
+        shutil.rmtree(self.directory / "bundle", ignore_errors=True)
+        for name in ("stdin", "stdin.count"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def bytes(self) -> int:
+        """On disk."""
+        return sum(path.lstat().st_blocks * 512 for path in self.directory.rglob("*"))
+
 
 class ManagedExec(Changes):
     def __init__(self, record: ExecRecord, directory: Path) -> None:
@@ -123,8 +142,6 @@ class Managed(Changes):
         self.timer: asyncio.TimerHandle | None = None
         self.killer: asyncio.TimerHandle | None = None
         self.probe: asyncio.Task[None] | None = None
-        self.ends: tuple[int, int, int] = (0, 0, 0)
-        """Run, and how long its outputs had become when it had ended."""
         self.asked_at = 0
         """When it was to start: before it has ended in any case."""
         self.begun: Run | None = None
@@ -196,8 +213,14 @@ class Managed(Changes):
         if probe is not None:
             probe.cancel()
 
-    def sizes(self) -> tuple[int, int]:
-        return size_of(self.place.stdout), size_of(self.place.stderr)
+    def note_sizes(self) -> None:
+        """How long its outputs are at the end of this run."""
+        run, most = self.run, len(self.run.exits)
+        sizes = [run.run, size_of(self.place.stdout), size_of(self.place.stderr)]
+        run.ends = [sizes, *(one for one in run.ends if one[0] != run.run)][:most]
+
+    def sizes_of(self, run: int) -> tuple[int, int] | None:
+        return next(((one[1], one[2]) for one in self.run.ends if one[0] == run), None)
 
     # ---- its configuration
 

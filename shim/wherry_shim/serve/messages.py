@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 from wherry_shim.serve import probes, records, refusals
 from wherry_shim.serve.managed import Managed, ManagedExec
-from wherry_shim.serve.records import Exit, Policy, Probe, Run
+from wherry_shim.serve.records import Exit, Policy, Probe, Probed, Run
 from wherry_shim.serve.supervisor import New
 
 STATUSES = {
@@ -166,6 +166,12 @@ def probe_message(probe: Probe) -> Any:
     )
 
 
+def probe_result(probed: Probed | None) -> Any:
+    if probed is None:
+        return None
+    return pb.ProbeResult(began_at=timestamp(probed.at), took=duration(probed.seconds), status=probed.status, error=probed.error)
+
+
 def exec_message(run: ManagedExec) -> Any:
     record = run.record
     phases = {records.CREATED: pb.CREATED, records.RUNNING: pb.RUNNING, records.ENDED: pb.STOPPED}
@@ -202,6 +208,10 @@ def container_message(one: Managed, at: Run | None = None) -> Any:
         execs=[exec_message(each) for each in one.execs.values()],
         owner=one.owner,
         auto_remove=asked.auto_remove,
+        args=asked.args,
+        exits=[exit_message(exit) for exit in run.exits],
+        last_probe=probe_result(run.probed),
+        probe_failures=run.failures,
     )
 
 

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wherry.errors import WherryError
 from wherry_shim.errors import ShimError
-from wherry_shim.serve.records import Probe
+from wherry_shim.serve.records import Probe, Probed
 
 if TYPE_CHECKING:
     from wherry_shim.serve.managed import Managed
@@ -45,28 +46,30 @@ async def watch(supervisor: Supervisor, one: Managed) -> None:
         await asyncio.sleep(max(one.asked.probe.interval, 0.05))
         if one.paused:
             continue
-        number += 1
+        number, began = number + 1, time.time_ns()
         try:
-            ok = await _execute(supervisor, one, f"{PREFIX}{one.run.run}.{number}.{time.time_ns() // 1000:x}")
-        except ShimError as error:  # it cannot be executed: the program's file is not there, or no memory
-            supervisor.log("debug", f"{one.id}: probe: {error}")
-            ok = False
+            status, error = await _execute(supervisor, one, f"{PREFIX}{one.run.run}.{number}.{time.time_ns() // 1000:x}"), ""
+        except TimeoutError:
+            status, error = 0, f"it took longer than {one.asked.probe.timeout:g} s, and was killed"
+        except (ShimError, WherryError, OSError) as failure:  # its program's file is not there, the bundle has gone, no memory
+            supervisor.log("debug", f"{one.id}: probe: {failure}")
+            status, error = 0, str(failure)[:1000]
+        ended = time.time_ns()
+        one.run.probed = Probed(began, (ended - began) / _SECOND, status, error)
         if not one.running:
             return
         seconds = (time.time_ns() - one.run.started) / _SECOND
-        supervisor.healthy(one, judge(one.asked.probe, Health(one.run.health, one.run.failures), ok, seconds))
+        supervisor.healthy(one, judge(one.asked.probe, Health(one.run.health, one.run.failures), not status and not error, seconds))
 
 
-async def _execute(supervisor: Supervisor, one: Managed, exec_id: str) -> bool:
-    """Whether it has ended with 0 in its time."""
+async def _execute(supervisor: Supervisor, one: Managed, exec_id: str) -> int:
+    """Its exit status. Where it takes too long, it is killed with all that it has started."""
     engine, target = supervisor.engine, {"id": one.id, "exec_id": exec_id}
-    await engine.call("Exec", {**target, "spec": {"value": one.process(one.asked.probe.args)}})
+    await engine.call("Exec", {**target, "spec": {"value": one.process(one.asked.probe.args)}, "adopts": True})
     try:
         await engine.call("Start", target)
         end = await asyncio.wait_for(engine.call("Wait", target), one.asked.probe.timeout)
-        return bool(end["exit_status"] == 0)
-    except TimeoutError:
-        return False
+        return int(end["exit_status"])
     finally:
         await asyncio.shield(supervisor.spawn(_take_away(supervisor, one.id, exec_id)))
 

@@ -19,7 +19,7 @@ from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 from wherry_shim.serve import messages, records, refusals
 from wherry_shim.serve.managed import SERVER, Changes, ExecAsked, Managed, ManagedExec, Place, size_of
 from wherry_shim.serve.records import Exit
-from wherry_shim.serve.streams import Follower, Input, input_count, oldest, tail
+from wherry_shim.serve.streams import Follower, Input, NextRun, input_count, oldest, tail
 
 if TYPE_CHECKING:
     from wherry_shim.serve.supervisor import Supervisor
@@ -40,6 +40,10 @@ class Target:
     changes: Changes
     over: Callable[[], bool]
     sizes: Callable[[], tuple[int, int] | None]
+    news: Callable[[], Any] = lambda: None
+    """After a change: an item for the client, where there is something new to tell."""
+    next_run: NextRun | None = None
+    """What stdin is for, when this run's is gone."""
 
     @property
     def request(self) -> dict[str, str]:
@@ -107,11 +111,13 @@ class Session:
             await self._target.changes.changed()
             for follower in self._followers:
                 follower.wakened.set()
+            if (item := self._target.news()) is not None:
+                await self._queue.put(item)
 
     # ---- from the client
 
     async def _listen(self, requests: AsyncIterator[Any]) -> None:
-        stdin = Input(self._target.place.stdin) if self._target.stdin else None
+        stdin = Input(self._target.place.stdin, self._target.next_run) if self._target.stdin else None
         try:
             async for request in requests:
                 await self._take(request, request.WhichOneof("message"), stdin)
@@ -131,7 +137,7 @@ class Session:
                 await self._queue.put(("stdin", stdin.count))
             elif kind == "close_stdin" and request.close_stdin:
                 if stdin is not None:
-                    stdin.close_writer()
+                    stdin.end()
                 await engine.call("CloseIO", {**target.request, "stdin": True})
             elif kind == "resize":
                 await engine.call("ResizePty", {**target.request, "width": request.resize.width, "height": request.resize.height})
@@ -146,7 +152,7 @@ class ProcessStreams:
         self._supervisor = supervisor
 
     def _with_files(self, id: str) -> Managed:
-        one = self._supervisor.get(id)
+        one = self._supervisor.readable(id)
         if one.owner != SERVER:
             text = f"what container {id} writes goes where its client has said"
             raise refusals.refuse(StatusCode.FAILED_PRECONDITION, text, "look there", resource=id)
@@ -178,16 +184,42 @@ class ProcessStreams:
     async def attach(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         first = await _first(requests, ("open",))
         one = self._with_files(first.open.id)
-        run = one.run.run
-        target = self._container(one, lambda: _run_is_over(one, run))
-        target.sizes = lambda: one.ends[1:] if one.ends[0] == run else None
+        run = first.open.run if 0 < first.open.run < one.run.run else one.run.run
+        target = self._following(one) if first.open.follow else self._of_run(one, run)
         starts = [(channel, path, _attach_at(first.open, channel, path)) for channel, path in target.channels()]
-        yield _started(target, one.run.pid, starts)
+        yield _started(target, one.run.pid if run == one.run.run else 0, starts, run)
         session = Session(self._supervisor, target)
         async for message in _relayed(session.run(starts, requests)):
             yield message
         session.input.cancel()
-        yield pb.ProcessOutput(exit=messages.exit_message(one.exit_of(run) or one.run.exit or Exit(run)))
+        yield pb.ProcessOutput(exit=messages.exit_message((None if first.open.follow else one.exit_of(run)) or one.run.exit or Exit(run)))
+
+    def _of_run(self, one: Managed, run: int) -> Target:
+        target = self._container(one, lambda: _run_is_over(one, run))
+        target.sizes = lambda: one.sizes_of(run)
+        return target
+
+    def _following(self, one: Managed) -> Target:
+        """Over all runs that are still to come: each is told when it begins."""
+        target = self._container(one, lambda: one.stopped or one.gone)
+        told = one.run.run
+
+        def news() -> Any:
+            nonlocal told
+            if one.run.run <= told or not one.running:
+                return None
+            told = one.run.run
+            return ("started", told, one.run.pid)
+
+        async def ready(over: int) -> int:
+            while one.run.run <= over or not (one.running or one.phase == records.CREATED):
+                if one.stopped or one.gone:
+                    return 0
+                await one.changed()
+            return one.run.run
+
+        target.news, target.next_run = news, NextRun(ready, lambda: one.run.run)
+        return target
 
     # ---- Exec
 
@@ -203,7 +235,7 @@ class ProcessStreams:
             offsets, detach = (first.resume.stdout_offset, first.resume.stderr_offset), False
         target = self._exec(one, run)
         starts = [(channel, path, offset) for (channel, path), offset in zip(target.channels(), offsets, strict=False)]
-        yield _started(target, run.record.pid, starts)
+        yield _started(target, run.record.pid, starts, run.record.run)
         if detach:
             return
         async for message in self._exec_session(one, run, target, starts, requests):
@@ -211,7 +243,7 @@ class ProcessStreams:
 
     def _exec(self, one: Managed, run: ManagedExec) -> Target:
         def over() -> bool:
-            return (run.ended and run.drained) or one.execs.get(run.id) is not run
+            return (run.ended and run.drained) or one.gone or one.execs.get(run.id) is not run
 
         return Target(one.id, run.id, run.place, run.record.terminal, run.record.stdin or run.record.terminal, run, over, lambda: None)
 
@@ -235,16 +267,18 @@ async def _relayed(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for item in items:
             if item[0] == "stdin":
                 yield pb.ProcessOutput(stdin_offset=item[1])
+            elif item[0] == "started":
+                yield pb.ProcessOutput(started=pb.ProcessOutput.Started(run=item[1], pid=item[2]))
             else:
                 yield pb.ProcessOutput(output=pb.Output(channel=item[1], offset=item[2], data=item[3]))
     finally:
         await items.aclose()  # type: ignore[attr-defined]
 
 
-def _started(target: Target, pid: int, starts: list[tuple[int, str, int]]) -> Any:
+def _started(target: Target, pid: int, starts: list[tuple[int, str, int]], run: int = 0) -> Any:
     offsets = {channel: offset for channel, _, offset in starts}
     count = input_count(target.place.stdin) if target.stdin else 0
-    started = pb.ProcessOutput.Started(exec_id=target.exec_id, pid=pid, stdin_offset=count)
+    started = pb.ProcessOutput.Started(exec_id=target.exec_id, pid=pid, stdin_offset=count, run=run)
     started.stdout_offset, started.stderr_offset = offsets.get(pb.STDOUT, 0), offsets.get(pb.STDERR, 0)
     return pb.ProcessOutput(started=started)
 

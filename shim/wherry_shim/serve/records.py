@@ -31,6 +31,8 @@ WAITING, RESTARTING, STOPPED = "waiting", "restarting", "stopped"
 
 # steps that take several
 CREATE, DELETE = "create", "delete"
+REMOVED = "removed"
+"""Nothing but its output and its ends is there any more, for a while."""
 
 
 @dataclass
@@ -64,6 +66,15 @@ class Exit:
 
 
 @dataclass
+class Probed:
+    at: int = 0
+    seconds: float = 0.0
+    status: int = 0
+    error: str = ""
+    """Why there is no status."""
+
+
+@dataclass
 class Asked:
     id: str = ""
     bundle: str = ""
@@ -79,6 +90,11 @@ class Asked:
     desired: str = CREATED
     """created, running or stopped: what a client wants of it."""
     step: str = ""
+    args: list[str] = field(default_factory=list)
+    """Of its program, for people: the first ones."""
+    keeps: bool = False
+    """It goes by itself: what it has written stays for a while."""
+    removed: int = 0
     since: int = 0
     """Sequence of the newest event when it was made: older ones of this id are another container's."""
 
@@ -99,11 +115,15 @@ class Run:
     oom: bool = False
     health: str = ""
     failures: int = 0
+    probed: Probed | None = None
+    """The last probe, of whichever run."""
     sequence: int = 0
     """Of the last event that this record knows of."""
     boot: str = ""
     exits: list[Exit] = field(default_factory=list)
     """The last few, the newest first."""
+    ends: list[list[int]] = field(default_factory=list)
+    """Of the same runs: number, and how long stdout and stderr had become."""
 
     @property
     def exit(self) -> Exit | None:
@@ -125,7 +145,13 @@ class ExecRecord:
     exit: Exit | None = None
 
 
-_NESTED: dict[tuple[type, str], type] = {(Asked, "policy"): Policy, (Asked, "probe"): Probe, (Run, "exits"): Exit, (ExecRecord, "exit"): Exit}
+_NESTED: dict[tuple[type, str], type] = {
+    (Asked, "policy"): Policy,
+    (Asked, "probe"): Probe,
+    (Run, "probed"): Probed,
+    (Run, "exits"): Exit,
+    (ExecRecord, "exit"): Exit,
+}
 
 
 def from_dict(kind: type[T], data: Mapping[str, Any]) -> T:

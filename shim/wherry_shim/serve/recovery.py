@@ -39,7 +39,6 @@ async def recover(supervisor: Supervisor) -> None:
     _read_records(supervisor)
     _read_events(supervisor)
     found = {one.id: one for one in await supervisor.engine.containers()}
-    supervisor.hearing.forget_early()
     ends: list[End] = []
     for one in list(supervisor.table.values()):
         ends += _compare(supervisor, one, found.pop(one.id, None))
@@ -62,6 +61,8 @@ def _read_records(supervisor: Supervisor) -> None:
             continue
         one = Managed(asked, records.read(directory / "run.json", Run) or Run(sequence=asked.since), directory)
         supervisor.table[one.id] = one
+        if asked.step == records.REMOVED:
+            one.gone = True
         execs = directory / "execs"
         for place in sorted(execs.iterdir()) if execs.is_dir() else ():
             record = records.read(place / "exec.json", ExecRecord)
@@ -70,6 +71,10 @@ def _read_records(supervisor: Supervisor) -> None:
                 run.place.remove()
             else:
                 one.execs[run.id] = run
+                run.drained = True
+    for one in sorted((one for one in supervisor.table.values() if one.gone), key=lambda one: one.asked.removed):
+        del supervisor.table[one.id]
+        supervisor.kept.add(one)
 
 
 def _read_events(supervisor: Supervisor) -> None:
@@ -268,7 +273,7 @@ async def _sweep(supervisor: Supervisor, one: Managed) -> None:
     """It was told that it is deleted; what was left of its files goes."""
     supervisor.table.pop(one.id, None)
     supervisor.remember(one.id, one.run.sequence, one.run.exit)
-    await asyncio.to_thread(one.place.remove)
+    await supervisor.put_away(one)
 
 
 async def _again(supervisor: Supervisor, one: Managed) -> None:
@@ -313,7 +318,7 @@ def _arm(supervisor: Supervisor, one: Managed) -> None:
     elif one.phase == records.WAITING:
         supervisor.arm_restart(one)
     elif one.phase == records.STOPPED and one.asked.auto_remove and one.asked.desired != records.CREATED:
-        supervisor.spawn(supervisor.delete(one))
+        supervisor.spawn(supervisor.auto_remove(one))
     elif one.phase in (records.CREATED, records.RUNNING, records.PAUSED):
         if one.asked.desired == records.STOPPED and one.run.kill_at:
             supervisor.arm_killer(one)

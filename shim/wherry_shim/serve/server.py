@@ -88,7 +88,7 @@ class Server:
         self.acceptor.listeners = self.inherited.listeners = self._listeners()
         self.audit = Audit(f"{settings.data}/audit", self.log)
         self.engine = Engine(settings.root, self.log)
-        self.supervisor = Supervisor(self.engine, settings.data, self.log)
+        self.supervisor = Supervisor(self.engine, settings.data, self.log, settings.keep_removed)
         await self.engine.start()
         await self.supervisor.start()
         await self._grpc(inner)

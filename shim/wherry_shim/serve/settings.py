@@ -54,6 +54,7 @@ class Settings:
     metrics_public: bool = False
     limits: Limits = field(default_factory=Limits)
     log_level: str = "info"
+    keep_removed: float = 600.0
     grace: float = 5.0
     """Seconds that calls have to end, when the server does."""
 

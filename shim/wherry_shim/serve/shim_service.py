@@ -26,6 +26,7 @@ API = "wherry.shim.v1"
 _SIGKILL, _SIGTERM, _SIGNALS = 9, 15, 64
 _CONDITIONS = {pb.WaitRequest.EXIT: "exit", pb.WaitRequest.STOPPED: "stopped", pb.WaitRequest.REMOVED: "removed", pb.WaitRequest.HEALTHY: "healthy"}
 _CACHED = 2048
+_LONGEST_CONFIG = 8 << 20
 
 
 class ShimService(ShimServicer):
@@ -85,7 +86,12 @@ class ShimService(ShimServicer):
     # ---- what there is
 
     async def Get(self, request: Any, context: Any) -> Any:
-        return messages.container_message(self._supervisor.get(request.id))
+        one = self._supervisor.get(request.id)
+        answer = messages.container_message(one)
+        if request.config and one.asked.bundle:
+            identity.check(identity.of(context), Role.RUN, "Get with the configuration")
+            answer.config = await asyncio.to_thread(_config_to_show, one.asked.bundle)
+        return answer
 
     async def List(self, request: Any, context: Any) -> Any:
         wanted, statuses = dict(request.labels), set(request.statuses)
@@ -102,9 +108,11 @@ class ShimService(ShimServicer):
         return pb.WaitResponse(exit=messages.exit_message(exit), container=container)
 
     async def _wait_exec(self, request: Any) -> Any:
-        one = self._supervisor.get(request.id)
+        one = self._supervisor.readable(request.id)
         run = self._supervisor.execs.get(one, request.exec_id)
         while not run.ended:
+            if one.gone:
+                raise refusals.no_exec(one.id, request.exec_id)
             await run.changed()
             if run.id not in one.execs and not run.ended:
                 raise refusals.no_exec(one.id, request.exec_id)
@@ -220,6 +228,15 @@ def _signal(number: int, default: int) -> int:
 def _labelled(one: Managed, wanted: dict[str, str]) -> bool:
     labels = one.asked.labels
     return all(name in labels and (not value or labels[name] == value) for name, value in wanted.items())
+
+
+def _config_to_show(bundle: str) -> bytes:
+    """Nothing where it cannot be read any more, or is too much for an answer."""
+    try:
+        data = config_bytes(bundle)
+    except OSError:
+        return b""
+    return data if len(data) <= _LONGEST_CONFIG else b""
 
 
 def _config_of(request: Any, method: str) -> bytes:

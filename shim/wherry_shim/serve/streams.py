@@ -13,7 +13,8 @@ import errno
 import mmap
 import os
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,11 +163,20 @@ class Trimmer:
             os.close(descriptor)
 
 
+@dataclass(frozen=True)
+class NextRun:
+    """ready: waits for one behind this that takes input, and tells its number; 0 where there will be none."""
+
+    ready: Callable[[int], Awaitable[int]]
+    current: Callable[[], int]
+
+
 class Input:
     """What is written to a program. The count of it is a page that outlives us: between a write and its count lie microseconds."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, next_run: NextRun | None = None) -> None:
+        self._path, self._next = path, next_run
+        self._run = self._over = 0
         self._descriptor = -1
         descriptor = os.open(f"{path}.count", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -181,9 +191,11 @@ class Input:
         return int(_COUNT.unpack(self._map[:])[0])
 
     async def write(self, data: bytes) -> bool:
-        """All of it, as fast as the program reads. False where nobody reads any more."""
+        """All of it, as fast as the program reads, or the program of the next run. False where nobody reads any more."""
         while data:
             try:
+                if self._next is not None and not await self._ready(self._next):
+                    return False
                 if self._descriptor < 0:
                     self._descriptor = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 written = os.write(self._descriptor, data)
@@ -191,10 +203,20 @@ class Input:
                 await self._writable()
                 continue
             except OSError:  # ENXIO, EPIPE: its reader has gone
-                return False
+                if self._next is None:
+                    return False
+                self._over = self._run
+                continue
             self._map[:] = _COUNT.pack(self.count + written)
             data = data[written:]
         return True
+
+    async def _ready(self, next_run: NextRun) -> bool:
+        run = await next_run.ready(self._over)
+        if run != self._run:
+            self.close_writer()
+        self._run = run
+        return run > 0
 
     async def _writable(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,6 +231,12 @@ class Input:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
+
+    def end(self) -> None:
+        """Of this run's."""
+        self.close_writer()
+        if self._next is not None:
+            self._over = self._next.current()
 
     def close(self) -> None:
         self.close_writer()

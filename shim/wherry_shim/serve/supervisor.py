@@ -32,6 +32,7 @@ from wherry_shim.serve.event_log import EventLog
 from wherry_shim.serve.execs import Execs
 from wherry_shim.serve.hearing import Hearing
 from wherry_shim.serve.inotify import Watcher
+from wherry_shim.serve.kept import SECONDS, Kept
 from wherry_shim.serve.managed import SERVER, Managed, ManagedExec
 from wherry_shim.serve.records import Asked, Exit, Policy, Probe, Run
 from wherry_shim.serve.streams import Trimmer
@@ -45,8 +46,11 @@ Message = dict[str, Any]
 _SIGKILL, _SIGTERM = 9, 15
 _HOUSEKEEPING_S = 1.0
 _REMEMBERED = 1024
-_END_S = 15.0
+_END_S, _LOOK_S = 20.0, 2.0
 _GRACE_S = 10.0
+_UNSTARTED_S = 600.0
+"""Then one that goes by itself goes without having been started: who made it is gone."""
+_AGAIN_S = (1.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,15 @@ class New:
 
 
 class Supervisor:
-    def __init__(self, engine: Engine, data: str, log: Log) -> None:
+    def __init__(self, engine: Engine, data: str, log: Log, keep: float = SECONDS) -> None:
+        """keep: seconds for which the output of what has gone by itself stays."""
         self.engine, self.data, self.log = engine, Path(data), log
         self.directory = self.data / "containers"
         self.events = EventLog(self.data / "events", log, *bounds(os.environ.get("WHERRY_SERVE_EVENTS", "")))
         self.table: dict[str, Managed] = {}
         self.removed: OrderedDict[str, tuple[int, Exit | None]] = OrderedDict()
         """Who came too late for the end finds it here: sequence of the removal, the last exit."""
+        self.kept = Kept(keep)
         self.restarts = 0
         self.boot = records.boot_id()
         self.watcher = Watcher()
@@ -147,6 +153,15 @@ class Supervisor:
             if one.owner == SERVER and not one.gone:
                 self.trimmer.trim(one)
                 self.execs.forget_old(one)
+                self._forget_unstarted(one)
+        self.kept.expire(self.events.full)
+
+    def _forget_unstarted(self, one: Managed) -> None:
+        asked = one.asked
+        unstarted = asked.auto_remove and asked.desired == records.CREATED and not asked.step and one.phase in (records.CREATED, records.STOPPED)
+        if unstarted and time.time_ns() - asked.created > _UNSTARTED_S * 1e9:
+            self.log("warning", "it was not started, and goes", id=one.id)
+            self.spawn(self.auto_remove(one))
 
     def counts(self) -> Counts:
         names = {"creating": 0, "created": 0, "running": 0, "paused": 0, "stopped": 0, "waiting": 0}
@@ -169,6 +184,10 @@ class Supervisor:
         if one.owner != SERVER:
             raise refusals.foreign(id)
         return one
+
+    def readable(self, id: str) -> Managed:
+        """To be read: also what has gone by itself a while ago."""
+        return self.table.get(id) or self.kept.table.get(id) or self.get(id)
 
     def tell(self, one: Managed, type: str, at: int = 0, **fields: Any) -> None:
         """Event, then record, then who waits."""
@@ -200,6 +219,7 @@ class Supervisor:
         asked.created, asked.since, asked.step = time.time_ns(), self.events.newest, records.CREATE
         one = self.table[new.id] = Managed(asked, Run(boot=self.boot), self.directory / new.id)
         self.removed.pop(new.id, None)
+        self.kept.drop(new.id)
         return await self.through(self._create(one, new))
 
     async def _create(self, one: Managed, new: New) -> Managed:
@@ -230,6 +250,7 @@ class Supervisor:
         document: Any = load(config, "config") if config else self._document(one)
         process = document.get("process") if isinstance(document, dict) else None
         one.asked.terminal = bool(isinstance(process, dict) and process.get("terminal"))
+        one.asked.args = words_of(process.get("args") if isinstance(process, dict) else None)
         one.save_asked()
         one.save()
         one.place.make(one.asked.terminal)
@@ -400,14 +421,27 @@ class Supervisor:
     async def delete(self, one: Managed, force: bool = False) -> Exit | None:
         return await self.through(self._delete(one, force))
 
-    async def _delete(self, one: Managed, force: bool) -> Exit | None:
+    async def auto_remove(self, one: Managed) -> None:
+        """Until it is done: nobody else asks for it."""
+        pause = _AGAIN_S[0]
+        while not one.gone:
+            try:
+                await self.through(self._delete(one, True, keeps=self.kept.seconds > 0))
+            except (ShimError, OSError, refusals.Refusal) as error:
+                if one.gone:
+                    return
+                self.log("warning", f"it cannot be taken away yet: {error}", id=one.id)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _AGAIN_S[1])
+
+    async def _delete(self, one: Managed, force: bool, keeps: bool = False) -> Exit | None:
         async with one.turn:
             if one.gone:
                 raise refusals.not_found(one.id)
             if one.running and not force:
                 raise refusals.still_running(one.id)
-            if one.asked.step != records.DELETE:
-                one.asked.step, one.asked.desired = records.DELETE, records.STOPPED
+            if one.asked.step != records.DELETE or one.asked.keeps != keeps:
+                one.asked.step, one.asked.desired, one.asked.keeps = records.DELETE, records.STOPPED, keeps
                 one.note_asked()
             return await self.finish_delete(one)
 
@@ -427,10 +461,17 @@ class Supervisor:
         self.tell(one, "deleted", exit=records.to_dict(exit) if exit else None)
         self.table.pop(one.id, None)
         self.remember(one.id, one.run.sequence, exit)
-        await asyncio.to_thread(one.place.remove)
+        await self.put_away(one)
         for changes in (one, *one.execs.values()):
             changes.change()
         return exit
+
+    async def put_away(self, one: Managed) -> None:
+        """Its files. From the beginning another container may have its id."""
+        if one.asked.keeps:
+            self.kept.add(one)
+        else:
+            await asyncio.to_thread(one.place.put_aside(one.run.sequence).remove)
 
     def remember(self, id: str, sequence: int, exit: Exit | None) -> None:
         self.removed[id] = (sequence, exit)
@@ -443,13 +484,15 @@ class Supervisor:
         pid = one.run.pid
         for everyone in (False, True):
             await self._ask_to_end(one, _SIGKILL, everyone)
-            try:
-                async with asyncio.timeout(_END_S / 2):
-                    while one.running:
-                        await one.changed()
+            limit = time.monotonic() + _END_S / 2
+            while one.running and time.monotonic() < limit:
+                try:
+                    await asyncio.wait_for(one.changed(), _LOOK_S)
+                except TimeoutError:
+                    await self.hearing.look_again(one)
+            if not one.running:
                 return
-            except TimeoutError:
-                self.log("warning", f"process {pid} was killed and has not ended: {_state(pid)}", id=one.id)
+            self.log("warning", f"process {pid} was killed and has not ended: {_state(pid)}", id=one.id)
         raise refusals.does_not_end(one.id)
 
     async def remove_from_host(self, one: Managed) -> None:
@@ -498,7 +541,8 @@ class Supervisor:
         if one is None:
             if id not in self.removed or condition == "healthy":
                 raise refusals.not_found(id)
-            return self.removed[id][1], None
+            kept = self.kept.table.get(id)
+            return (kept.exit_of(run) if kept and run and condition == "exit" else None) or self.removed[id][1], None
         wanted = run or one.run.run
         while True:
             if one.gone:
@@ -522,6 +566,12 @@ class Supervisor:
             if not one.asked.probe.args:
                 raise refusals.refuse(StatusCode.FAILED_PRECONDITION, f"container {one.id} has no probe", "give it one (Update)")
         return None
+
+
+def words_of(args: Any) -> list[str]:
+    """For people: not more than they read."""
+    words = [str(word)[:256] for word in args[:64]] if isinstance(args, list) else []
+    return words[: next((index for index in range(len(words)) if sum(map(len, words[: index + 1])) > 2048), len(words))]
 
 
 def _state(pid: int) -> str:

@@ -100,6 +100,70 @@ def test_arguments() -> None:
     assert run(program, SOCKET, 0x2F, 4) == run(program, SOCKET, 0x1F, 5) == ERRNO | 1
 
 
+@pytest.mark.parametrize(
+    ("operator", "allowed"), [("NE", (4, 6)), ("LT", (4,)), ("LE", (4, 5)), ("EQ", (5,)), ("GE", (5, 6)), ("GT", (6,)), ("MASKED_EQ", (5,))]
+)
+def test_comparisons(operator: str, allowed: tuple[int, ...]) -> None:
+    item = {"index": 0, "value": 5, "op": f"SCMP_CMP_{operator}"}
+    if operator == "MASKED_EQ":
+        item |= {"value": 7, "valueTwo": 5}
+    program = compiler.compile_section(section(allow("personality", args=[item])))
+    assert tuple(value for value in (4, 5, 6) if run(program, PERSONALITY, value) == ALLOW) == allowed
+
+
+def test_actions_are_the_kernels() -> None:
+    """As libseccomp's own words have them: KILL is that of a thread."""
+    import pyseccomp
+
+    names = {name: getattr(pyseccomp, name) for name in ("KILL", "KILL_THREAD", "KILL_PROCESS", "TRAP", "LOG", "ALLOW", "NOTIFY")}
+    assert {f"SCMP_ACT_{name}": value for name, value in names.items()} == compiler._PLAIN
+    assert {"SCMP_ACT_ERRNO": pyseccomp.ERRNO(0), "SCMP_ACT_TRACE": pyseccomp.TRACE(0)} == compiler._NUMBERED
+    program = compiler.compile_section(section(allow("personality", action="SCMP_ACT_TRACE", errnoRet=3), defaultAction="SCMP_ACT_TRAP"))
+    assert (run(program, PERSONALITY), run(program, READ)) == (0x7FF00003, 0x00030000)
+
+
+def test_architectures_are_libseccomps() -> None:
+    import pyseccomp
+
+    theirs = {name: int(getattr(pyseccomp.Arch, name)) for name in dir(pyseccomp.Arch) if name.isupper() and name not in ("NATIVE", "X32")}
+    ours = {name.removeprefix("SCMP_ARCH_"): token for name, (_, token) in compiler.ARCHITECTURES.items()}
+    assert {name: ours[name] for name in theirs} == theirs
+    assert ours["X32"] == ours["X86_64"]  # told apart by a bit of the number
+    newer = {"LOONGARCH64": 0xC0000102, "M68K": 4, "SH": 0x4000002A, "SHEB": 0x2A}  # linux/audit.h
+    assert {name: token for name, token in ours.items() if name not in (*theirs, "X32")} == newer
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+def test_a_rule_that_libseccomp_refuses(heavy: bool) -> None:
+    """No filter is better than half of one: also where another process has compiled it."""
+    many = [allow("personality", args=[{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]) for value in range(9 if heavy else 1)]
+    profile = section(*many, {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5000})
+    assert compiler._is_heavy(profile) == heavy
+    with pytest.raises(ConfigError, match="libseccomp refuses the rule for socket") as caught:
+        compiler.compile_section(profile)
+    assert (caught.value.code, caught.value.pointer) == ("WHERRY-SECCOMP-COMPILE", f"/linux/seccomp/syscalls/{len(many)}")
+
+
+def test_a_compiler_that_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler.sys, "executable", "/bin/false")
+    rules = [allow("personality", args=[{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]) for value in range(9)]
+    with pytest.raises(ConfigError, match="compiling the profile failed"):
+        compiler.compile_section(section(*rules))
+
+
+def test_a_libseccomp_without_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_constant", lambda library, name: None)
+    with pytest.raises(ConfigError, match="does not know SCMP_ARCH_X86") as caught:
+        compiler.compile_section(section(allow("read"), architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]))
+    assert caught.value.pointer == "/linux/seccomp/architectures/0"
+
+
+def test_heaviness_begins_with_eight() -> None:
+    for count in (7, 8):
+        rules = [allow("personality", args=[{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]) for value in range(count)]
+        assert compiler._is_heavy(section(*rules)) == (count == 8)
+
+
 def test_two_comparisons_of_one_argument_mean_either() -> None:
     either = [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}, {"index": 0, "value": 2, "op": "SCMP_CMP_EQ"}]
     program = compiler.compile_section(section(allow("personality", args=either)))
