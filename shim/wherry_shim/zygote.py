@@ -30,7 +30,7 @@ GO = b"g"
 LARGEST = 192 << 10
 PATIENCE = 0.02
 """Seconds that a start waits for the answer."""
-IDLE = 60.0
+IDLE = 30.0  # probes come every ten seconds, and keep it
 TITLE = "containerd-shim-wherry-v2 zygote"
 NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
 CREDENTIALS = (b"Uid:", b"Gid:", b"Groups:", b"CapPrm:", b"CapEff:", b"CapBnd:", b"NoNewPrivs:", b"Seccomp:")

@@ -31,6 +31,8 @@ PYTHON = "containerd-shim-wherry-python"
 def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Shim]]:
     """Shims whose command is the lonely copy, once there is a zygote."""
     monkeypatch.delenv("WHERRY_ZYGOTE", raising=False)
+    if os.environ.get("WHERRY_SHIM_PARK") == "off":  # then every start is Python's
+        monkeypatch.delenv("WHERRY_SHIM_PARK")
     made: list[Shim] = []
 
     def make(id: str = "one", **more: object) -> Shim:
