@@ -161,6 +161,8 @@ class Service(Keeper):
 
     async def pids(self, request: "Message") -> "Message":
         container = self._container(request)
+        if container.checkpoint is not None:  # no empty list: containerd, coming back, would take that for leaked
+            raise ShimError(UNKNOWN, f"container {container.id} has no process before it is restored")
         found = self._pids(container)
         names = {process.pid: process.exec_id for process in container.execs.values() if process.status == RUNNING}
         answer: "list[Message]" = []

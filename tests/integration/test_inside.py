@@ -41,6 +41,16 @@ def test_only_stdio_is_open(runtime: Runtime, bundle: Bundle) -> None:
     assert [one["fd"] for one in fds] == [0, 1, 2]
 
 
+@pytest.mark.requires("root")
+def test_init_is_hidden_until_it_is_the_program(runtime: Runtime, bundle: Bundle) -> None:
+    """Whoever is in the container sees nothing of what wherry's own process holds, though it has the same ids and capabilities."""
+    container = runtime.create(bundle.shell("sleep 1000"))
+    look = ("exec", container.id, "sh", "-c", "readlink /proc/1/exe || echo refused; readlink /proc/1/fd/0 || echo refused")
+    assert runtime(*look).out.split() == ["refused", "refused"]
+    container.start()
+    assert "refused" not in runtime(*look).out
+
+
 def test_nothing_privileged_remains(runtime: Runtime, bundle: Bundle) -> None:
     seen = report(runtime, bundle, "capabilities", "privileges")
     sets = {name: int(seen["capabilities"][name], 16) for name in SETS}

@@ -227,3 +227,11 @@ def test_doctor_tries_newuidmap(with_subordinate_ids: Mine) -> None:
     found = json.loads(with_subordinate_ids("doctor", "--json").stdout)
     status = {finding["name"]: finding["status"] for finding in found["findings"] if finding["group"] == "users"}
     assert status == {"subordinate ids": "ok", "newuidmap": "ok"}
+
+
+def test_where_containers_are_kept_is_said(everybodys: Path, place: Path) -> None:
+    """Without XDG_RUNTIME_DIR it is root's directory, which is not theirs."""
+    make_rootfs(place / "rootfs", None)
+    done = as_user([str(everybodys), "run", "--rootfs", str(place / "rootfs"), "--", "true"])
+    assert done.returncode == 1
+    assert "--root /run/wherry: " in done.stderr and "wherry --root DIR, or XDG_RUNTIME_DIR" in done.stderr

@@ -388,11 +388,12 @@ def test_a_kernel_without_landlock(make: Make, monkeypatch: pytest.MonkeyPatch) 
 AS_A_USER = """
 import json, os, sys
 from concurrent.futures import ThreadPoolExecutor
-from wherry import Sandbox
+from wherry import Sandbox, run
 from wherry.errors import HostError, LaunchError
 
 rootfs, root = sys.argv[1:]
 told = {}
+told["run"] = run(rootfs, ["id", "-u"], root=root).out.decode()
 try:
     Sandbox(rootfs, root=root)
 except HostError as error:
@@ -429,6 +430,7 @@ def test_an_ordinary_user(command: str, bundle: Bundle, place: Path, session_dir
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
+    assert told["run"] == "0\n"
     assert told["missing"] == ["memory", "pids", "cpu"] and "allow_missing" in told["remedy"]
     assert told["walls"] == ["refused"] * len(SCRIPTS)
     layers = told["layers"]

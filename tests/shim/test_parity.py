@@ -120,6 +120,7 @@ class Run:
         config["process"] = {**config["process"], "terminal": False, "args": ["/bin/sleep", "1000"]}
         config["linux"]["cgroupsPath"] = f"/{self.shim.id}"
         (self.shim.bundle / "config.json").write_text(json.dumps(config))
+        (self.shim.bundle / "work").mkdir()  # as containerd makes it
         os.mkfifo(self.shim.bundle / "log")
         self.log = os.open(self.shim.bundle / "log", os.O_RDWR | os.O_NONBLOCK)  # theirs needs a reader
         self.answers: dict[str, object] = {}

@@ -58,7 +58,7 @@ def test_the_life_of_a_restored_container(server: Server, bundle: Bundle, place:
     assert server.call("Create", id="a", bundle=str(bundle.path), checkpoint=str(path)) == {"pid": 0}
     state = server.call("State", id="a")
     assert (state["status"], state["pid"]) == (CREATED, 0)
-    assert server.call("Pids", id="a") == {"processes": []}
+    assert "has no process" in server.refused("Pids", id="a").text
     assert server.refused("Kill", id="a", signal=9).code == NOT_FOUND
     assert server.refused("Exec", id="a", exec_id="e", spec={"value": b"{}"}).text == "cannot exec in a created state"
     wait = server.begin("Wait", id="a")
@@ -168,3 +168,19 @@ def test_the_server_is_killed_before_its_start_and_in_it(bundle: Bundle, place: 
         assert answer["exit_status"] == 137
         assert not (bundle.path / "options.json").exists()
         assert not (place / "root/ns/a").exists()
+
+
+def test_files(server: Server, bundle: Bundle, place: Path) -> None:
+    """A program whose output was copied to one file goes on into another; what it had said is in the first one, once."""
+    for name in ("first", "second"):
+        (place / name).touch()
+    script = "i=0; while :; do i=$((i+1)); echo $i; echo again $i >/dev/stdout; sleep 0.05; done"
+    path = images(server, bundle.shell(script), place, stdout=str(place / "first"))
+    server.call("Create", id="a", bundle=str(bundle.path), checkpoint=str(path), stdout=str(place / "second"))
+    server.call("Start", id="a")
+    server.until(lambda: (place / "second").read_text().count("\n") > 10)
+    server.call("Kill", id="a", signal=signal.SIGKILL)
+    server.call("Wait", id="a")
+    said = (place / "first").read_text() + (place / "second").read_text()
+    lines = said.splitlines()
+    assert lines == [f"{'again ' if index % 2 else ''}{index // 2 + 1}" for index in range(len(lines))]

@@ -58,10 +58,17 @@ def run(
 def configured(bundle: Bundle | Config | str | os.PathLike[str], args: Sequence[str] | None, choices: Mapping[str, Any]) -> Bundle:
     """The bundle to run: a bundle or Config as it is, or a command in a root filesystem."""
     if isinstance(bundle, str | os.PathLike) and args is not None:
-        return Bundle.sandbox(bundle, args, **choices)
+        return Bundle.sandbox(bundle, args, **(choices if os.geteuid() == 0 else _of_an_ordinary_user(choices)))
     if args is not None or choices:
         raise UsageError("args and choices are for a root filesystem: a bundle or Config has its own")
     return Bundle.of(bundle)
+
+
+def _of_an_ordinary_user(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """As `wherry run --rootfs`: our own id is the program's, in a user namespace. Limits are those that were asked for: they need a cgroup of our own."""
+    ids = ((os.geteuid(), choices.get("uid", 0)), (os.getegid(), choices.get("gid", 0)))
+    mappings = tuple([{"containerID": inside, "hostID": outside, "size": 1}] for outside, inside in ids)
+    return {"mappings": mappings, "limits": not choices.keys().isdisjoint(("memory", "processors", "processes")), **choices}
 
 
 class Files:

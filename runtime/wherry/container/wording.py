@@ -49,6 +49,7 @@ _UNSAID = ("WHERRY-LAUNCH-STEP", "WHERRY-CONFIG-MOUNT")  # codes whose remedy sa
 # what a person can do about the usual errors of a step, where the code has no remedy of its own
 _HINTS = {
     ("CLAIM", ENOSPC): "make room where containers are kept, or keep them elsewhere: wherry --root DIR",
+    ("CLAIM", EACCES): "keep containers where you may write: wherry --root DIR, or XDG_RUNTIME_DIR",
     ("CLAIM", EROFS): "keep containers where that can be written to: wherry --root DIR",
     ("OPEN_TREE", ENOENT): "make the source on the host, or remove the mount",
     ("OPEN_NAMESPACE", ENOENT): "the process that the namespace belonged to has ended, or the path is wrong",
