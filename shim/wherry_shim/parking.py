@@ -37,7 +37,7 @@ PARK_S = 1.0
 """Seconds without an event, after which a server parks."""
 _LATER = 16  # times that, between two looks at a server that is quiet and cannot park
 _PROCESS = ("exec_id", "number", "spec", "status", "pid", "exit_status", "exited_at", "input_closed", "adopts")
-_CONTAINER = ("id", "bundle", "root", "has_rootfs", "io_owner", "marked", "shared_pid", "orphaned", "cut_short", "last_number")
+_CONTAINER = ("id", "bundle", "root", "has_rootfs", "io_owner", "root_owner", "marked", "shared_pid", "orphaned", "cut_short", "last_number")
 
 
 def seconds_of(text: bytes) -> float:
