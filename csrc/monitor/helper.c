@@ -6,6 +6,7 @@
 #include "monitor.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -78,9 +79,14 @@ static void say(int socket, uint16_t kind, uint32_t process)
 	if (kind == MONITOR_MADE) {
 		message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
 		message.fd[MONITOR_FD_MASTER] = create.request.console_master;
-		host_create_release(&create); /* the lock: whoever hears of it may start it */
+		if (process == 0)
+			host_create_release(&create); /* the lock: whoever hears of it may start it */
 	}
 	monitor_send(socket, &message);
+	if (kind == MONITOR_MADE && process > 0) {
+		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
+		host_await_settled(&create);
+	}
 }
 
 static void say_failure(int socket, uint32_t process, int error)
@@ -135,7 +141,7 @@ static int make(int socket, const struct monitor_message *r)
 	if (r->head.kind == MONITOR_EXEC) {
 		if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
 			sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
-		return host_exec(&create, &request);
+		return host_exec_begin(&create, &request);
 	}
 	request.extra_count = read_extra(r);
 	(void)!chdir(request.bundle); /* where hooks expect to be */

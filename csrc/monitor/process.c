@@ -349,6 +349,8 @@ void process_pumped(struct monitor *m, struct process *p)
 
 static void release(struct monitor *m, struct process *p)
 {
+	if (p->ended)
+		p->helper = 0; /* it has said all, and is reaped like any orphan */
 	if (alive(p))
 		return;
 	record_remove(m, p);
