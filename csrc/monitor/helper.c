@@ -9,12 +9,14 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3 };
 
 static struct host_create create;
 static struct host_extra extra[MAX_EXTRA];
+static uint64_t files[2]; /* soft and hard limit */
 static struct monitor_message message; /* answers, and what comes from the server by way of the monitor */
 
 static int map(int fd, const void **base, size_t *size)
@@ -193,6 +195,16 @@ static int become(int socket, const struct monitor_message *r)
 	return -errno;
 }
 
+void helper_raise_files(void)
+{
+	uint64_t all[2];
+
+	if (files[1] || sys_prlimit(0, RLIMIT_NOFILE, NULL, files) < 0)
+		return;
+	all[0] = all[1] = files[1];
+	sys_prlimit(0, RLIMIT_NOFILE, all, NULL);
+}
+
 void helper_run(int socket, struct monitor_message *request)
 {
 	int result;
@@ -200,6 +212,8 @@ void helper_run(int socket, struct monitor_message *request)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (getppid() != request->head.pid) /* the monitor is gone already */
 		_exit(1);
+	if (files[1])
+		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
 	result = request->head.kind == MONITOR_RESTORE ? become(socket, request) : make(socket, request);
 	if (result < 0)
 		say_failure(socket, request->head.process, -result);
