@@ -98,6 +98,7 @@ def configuration() -> dict[str, object]:
     nav += [{"Command line": "command-line.md"}, {"Doctor": "doctor.md"}, {"Library": library()}, {"Examples": examples()}]
     nav += [{"Architecture": "architecture.md"}, {"Set-ups": "set-up.md"}, {"Shim": "shim.md"}, {"Errors": "errors.md"}, {"Coverage": "coverage.md"}]
     nav += [{"Server": "server.md"}, {"wherry-shim ctl": "ctl.md"}, {"Orchestrators": "orchestrator.md"}, {"Deaths": "deaths.md"}]
+    nav += [{"Security": "security.md"}]
     nav += [{"Specifications": specifications()}, {"Contributing": "contributing.md"}]
     return {
         "site_name": "wherry",

@@ -240,7 +240,7 @@ int host_restore_finish(struct host_create *c, pid_t init, int console_master)
 
 /* Nobody starts an exec: both of init's fifos are the end of one pipe. What fails after the commit comes through it, and its end says that
  * the program executes. */
-int host_exec(struct host_create *c, const struct host_request *request)
+int host_exec_begin(struct host_create *c, const struct host_request *request)
 {
 	struct wherry_machine *m = &c->machine;
 	cleanup_fd int execution = -1;
@@ -257,7 +257,14 @@ int host_exec(struct host_create *c, const struct host_request *request)
 	result = run(c, launch, result);
 	if (result == 0)
 		result = host_await_execution(c, execution);
-	return settle(c, result);
+	return result < 0 ? settle(c, result) : 0;
+}
+
+int host_exec(struct host_create *c, const struct host_request *request)
+{
+	int result = host_exec_begin(c, request);
+
+	return result < 0 ? result : settle(c, 0);
 }
 
 int host_create_finish(struct host_create *c)

@@ -6,14 +6,17 @@
 #include "monitor.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3 };
 
 static struct host_create create;
 static struct host_extra extra[MAX_EXTRA];
+static uint64_t files[2]; /* soft and hard limit */
 static struct monitor_message message; /* answers, and what comes from the server by way of the monitor */
 
 static int map(int fd, const void **base, size_t *size)
@@ -78,9 +81,14 @@ static void say(int socket, uint16_t kind, uint32_t process)
 	if (kind == MONITOR_MADE) {
 		message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
 		message.fd[MONITOR_FD_MASTER] = create.request.console_master;
-		host_create_release(&create); /* the lock: whoever hears of it may start it */
+		if (process == 0)
+			host_create_release(&create); /* the lock: whoever hears of it may start it */
 	}
 	monitor_send(socket, &message);
+	if (kind == MONITOR_MADE && process > 0) {
+		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
+		host_await_settled(&create);
+	}
 }
 
 static void say_failure(int socket, uint32_t process, int error)
@@ -135,7 +143,7 @@ static int make(int socket, const struct monitor_message *r)
 	if (r->head.kind == MONITOR_EXEC) {
 		if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
 			sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
-		return host_exec(&create, &request);
+		return host_exec_begin(&create, &request);
 	}
 	request.extra_count = read_extra(r);
 	(void)!chdir(request.bundle); /* where hooks expect to be */
@@ -187,6 +195,16 @@ static int become(int socket, const struct monitor_message *r)
 	return -errno;
 }
 
+void helper_raise_files(void)
+{
+	uint64_t all[2];
+
+	if (files[1] || sys_prlimit(0, RLIMIT_NOFILE, NULL, files) < 0)
+		return;
+	all[0] = all[1] = files[1];
+	sys_prlimit(0, RLIMIT_NOFILE, all, NULL);
+}
+
 void helper_run(int socket, struct monitor_message *request)
 {
 	int result;
@@ -194,6 +212,8 @@ void helper_run(int socket, struct monitor_message *request)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (getppid() != request->head.pid) /* the monitor is gone already */
 		_exit(1);
+	if (files[1])
+		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
 	result = request->head.kind == MONITOR_RESTORE ? become(socket, request) : make(socket, request);
 	if (result < 0)
 		say_failure(socket, request->head.process, -result);

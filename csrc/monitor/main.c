@@ -86,6 +86,8 @@ static size_t fill_items(const struct monitor *m)
 		items[2 + i] = (struct pollfd){ m->connection[i], POLLIN, 0 };
 	items[2 + MAX_CONNECTIONS] = (struct pollfd){ m->writer_socket, POLLIN, 0 };
 	for (uint32_t i = 0; i < m->processes; i++) {
+		if (m->process[i]->released)
+			continue;
 		items[count] = (struct pollfd){ m->process[i]->helper_socket, POLLIN, 0 };
 		count += 1 + pump_poll(&m->process[i]->pump, items + count + 1);
 	}
@@ -97,14 +99,17 @@ static void run_processes(struct monitor *m)
 {
 	const struct pollfd *item = items + FIXED_ITEMS;
 
-	for (uint32_t i = 0; i < m->processes; i++, item += ITEMS_EACH) {
+	for (uint32_t i = 0; i < m->processes; i++) {
 		struct process *p = m->process[i];
 
+		if (p->released)
+			continue;
 		if (p->pump.buffer && (item[1].revents || item[2].revents || item[3].revents))
 			pump_run(&p->pump, item + 1);
 		process_pumped(m, p);
 		if (item[0].revents)
 			process_helper(m, p);
+		item += ITEMS_EACH;
 	}
 }
 

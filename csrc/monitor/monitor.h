@@ -184,6 +184,7 @@ bool writer_reaped(struct monitor *m, pid_t pid);
 void writer_end(struct monitor *m);
 
 /* helper.c: makes a process, in a child of the monitor, and ends. `socket` leads to the monitor. */
+void helper_raise_files(void); /* the monitor takes as many descriptors as it may; what it makes begins with the limit that it had */
 void helper_run(int socket, struct monitor_message *request) __attribute__((noreturn));
 
 /* record.c */

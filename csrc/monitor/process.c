@@ -165,6 +165,7 @@ static void begin(struct monitor *m, struct monitor_message *r)
 	p->pump.master = -1;
 	for (int i = 0; i < 2; i++)
 		p->log[i] = wherry_steal(&r->fd[MONITOR_FD_LOG_OUT + i]);
+	helper_raise_files(); /* not before: the server may have set the limit just now */
 	writer_begin(m, p);
 	result = start_helper(p, r);
 	if (result < 0)
@@ -349,6 +350,8 @@ void process_pumped(struct monitor *m, struct process *p)
 
 static void release(struct monitor *m, struct process *p)
 {
+	if (p->ended)
+		p->helper = 0; /* it has said all, and is reaped like any orphan */
 	if (alive(p))
 		return;
 	record_remove(m, p);

@@ -65,7 +65,7 @@ static uint32_t fill(int *from, char *buffer, size_t size)
 	return 0;
 }
 
-/* What cannot be written any more is dropped: the terminal goes on. */
+/* What cannot be written any more is dropped: the terminal goes on. A full disk may have room for what comes next. */
 static void flush(int *to, const char *buffer, uint32_t *at, uint32_t *size)
 {
 	while (*size) {
@@ -73,6 +73,8 @@ static void flush(int *to, const char *buffer, uint32_t *at, uint32_t *size)
 
 		if (put < 0 && errno == EAGAIN)
 			return;
+		if (put < 0 && (errno == ENOSPC || errno == EDQUOT))
+			put = (ssize_t)*size;
 		if (put < 0) {
 			wherry_close(to);
 			continue;

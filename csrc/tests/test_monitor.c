@@ -195,6 +195,22 @@ static void the_pump(void)
 	close(input[1]);
 }
 
+static void a_full_disk(void)
+{
+	int master[2];
+	struct pump p;
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, master) == 0);
+	CHECK_EQUAL(pump_begin(&p, master[0], -1, open("/dev/full", O_WRONLY | O_CLOEXEC)), 0);
+	CHECK_EQUAL(write(master[1], "lost", 4), 4);
+	pump_once(&p);
+	CHECK(p.out_size == 0 && p.output >= 0);
+	close(master[1]);
+	pump_once(&p);
+	CHECK(pump_ended(&p));
+	pump_end(&p);
+}
+
 static uint32_t kills_in(const char *text)
 {
 	int fd = memfd_create("events", MFD_CLOEXEC);
@@ -221,6 +237,7 @@ static const struct check_case cases[] = {
 	{ "wrong messages are refused, their descriptors closed", wrong_messages },
 	{ "random messages", random_messages },
 	{ "the pump", the_pump },
+	{ "a terminal and a full disk", a_full_disk },
 	{ "the counter of kills", kills },
 };
 

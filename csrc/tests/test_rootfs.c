@@ -556,6 +556,21 @@ IN_BED(test_sysctl)
 	}
 }
 
+/* What an image, or another container, has mounted over the file of a label: the kernel's own is written, and none other. */
+IN_BED(test_label_on_the_kernels_own_file)
+{
+	struct wherry_op_security_label op = { 0 };
+	int result;
+
+	begin();
+	op.module = build_text("nomodule");
+	op.label = build_text("a_t");
+	TRY(mount(DECOY "/file", "/proc/self/attr/exec", NULL, MS_BIND, NULL));
+	result = op_security_label(m, &op);
+	CHECK(result < 0 && result != -EXDEV); /* refused by the module that is not there, not by what was mounted */
+	CHECK_TEXT(bed_content(DECOY "/file"), "host");
+}
+
 static int count_descriptors(void)
 {
 	int count = 0;
@@ -606,6 +621,7 @@ static const struct check_case cases[] = {
 	{ "readonly_paths", test_readonly_paths },
 	{ "sysctl", test_sysctl },
 	{ "sysctls_share_a_procfs", test_sysctls_share_a_procfs },
+	{ "label_on_the_kernels_own_file", test_label_on_the_kernels_own_file },
 };
 
 CHECK_MAIN(cases)

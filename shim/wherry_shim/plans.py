@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans of execs, in memory: a probe comes again and again, and its plan need not be looked up each time.
 
-What names a plan on the disk (wherry.container.exec_cache) names it here: the process.json, the first process and its namespaces, the facts of
+It holds for what names it on the disk as well (wherry.container.exec_cache): the process.json, the first process and its namespaces, the facts of
 the host. Of the facts only mounts can change under a server that lives: the kernel tells whether any has, and only then they are read again.
 """
 
@@ -45,44 +45,62 @@ class Facts:
         return self._key
 
 
+class Plan:
+    """In a memfd. The namespaces that the plan joins are named in it by their process; those that init shared with us are to be the same still."""
+
+    __slots__ = ("_init", "_key", "_shared", "file")
+
+    def __init__(self, file: int, init: int, key: str) -> None:
+        self.file, self._init, self._key = file, init, key
+        links = [(name, _namespace("self", name)) for name in NAMESPACES]
+        self._shared = [(name, link) for name, link in links if _namespace(init, name) == link]
+
+    def holds(self, init: int, key: str) -> bool:
+        return self._init == init and self._key == key and all(_namespace(init, name) == link for name, link in self._shared)
+
+
 class Plans:
-    """Of one container: memfds."""
+    """Of one container."""
 
     def __init__(self) -> None:
-        self._kept: "dict[tuple[bytes, bool], tuple[object, int]]" = {}
+        self._kept: "dict[tuple[bytes, bool], Plan]" = {}
         self._closed = False
 
     def find(self, process: "Process", facts: Facts) -> int:
-        """A descriptor, which stays ours; -1 = there is none."""
-        name = process.spec, process.adopts
-        world, plan = self._kept.get(name, (None, -1))
-        if plan >= 0 and world != _world(process, facts):
+        """A descriptor, which stays ours; -1 = there is none. OSError: init has gone."""
+        plan = self._kept.get((process.spec, process.adopts))
+        if plan is None:
+            return -1
+        if not plan.holds(process.container.init.pid, facts.key()):
             self.drop(process)
             return -1
-        return plan
+        return plan.file
 
-    def keep(self, process: "Process", facts: Facts, plan: int) -> None:
-        """Takes the descriptor of a plan that was executed."""
+    def keep(self, process: "Process", facts: Facts, file: int) -> None:
+        """Takes the descriptor of a plan that was executed. OSError: init has gone."""
         self.drop(process)
         if self._closed:
-            posix.close(plan)
+            posix.close(file)
             return
         if len(self._kept) >= MOST:
-            posix.close(self._kept.pop(next(iter(self._kept)))[1])
-        self._kept[process.spec, process.adopts] = _world(process, facts), plan
+            posix.close(self._kept.pop(next(iter(self._kept))).file)
+        try:
+            self._kept[process.spec, process.adopts] = Plan(file, process.container.init.pid, facts.key())
+        except OSError:
+            posix.close(file)
+            raise
 
     def drop(self, process: "Process") -> None:
-        _, plan = self._kept.pop((process.spec, process.adopts), (None, -1))
-        if plan >= 0:
-            posix.close(plan)
+        plan = self._kept.pop((process.spec, process.adopts), None)
+        if plan is not None:
+            posix.close(plan.file)
 
     def close(self) -> None:
         self._closed = True
-        for _, plan in self._kept.values():
-            posix.close(plan)
+        for plan in self._kept.values():
+            posix.close(plan.file)
         self._kept.clear()
 
 
-def _world(process: "Process", facts: Facts) -> object:
-    init = process.container.init.pid
-    return facts.key(), init, [posix.readlink(f"/proc/{init}/ns/{name}") for name in NAMESPACES]
+def _namespace(process: "int | str", name: str) -> str:
+    return posix.readlink(f"/proc/{process}/ns/{name}")

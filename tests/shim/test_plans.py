@@ -52,18 +52,23 @@ def test_a_plan_is_of_one_process_in_one_world(inits: list[int], monkeypatch: py
     assert not is_open(second)
 
 
-def test_namespaces_are_part_of_it(inits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    facts, kept = Facts(), Plans()
-    kept.keep(process(inits[0]), facts, plan())
-    monkeypatch.setattr(plans.posix, "readlink", lambda path: "net:[1]")
+def test_namespaces_that_init_shares_with_us_are_part_of_it(inits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    facts, kept, links = Facts(), Plans(), {}
+    monkeypatch.setattr(plans, "_namespace", lambda process, name: links.get((process, name), f"{name}:[1]"))
+    links[inits[0], "net"] = "net:[2]"
+    file = plan()
+    kept.keep(process(inits[0]), facts, file)
+    links[inits[0], "net"] = "net:[3]"  # joined by its path, wherever that leads
+    assert kept.find(process(inits[0]), facts) == file
+    links[inits[0], "mnt"] = "mnt:[4]"  # not joined
     assert kept.find(process(inits[0]), facts) == -1
 
 
 def test_an_init_that_has_gone(inits: list[int]) -> None:
-    kept = Plans()
-    kept.keep(process(inits[0]), Facts(), plan())
+    kept, late = Plans(), plan()
     with pytest.raises(OSError):
-        kept.find(process(1 << 22), Facts())
+        kept.keep(process(1 << 22), Facts(), late)
+    assert not is_open(late)
 
 
 def test_few_are_kept_and_none_after_the_end(inits: list[int]) -> None:

@@ -391,7 +391,7 @@ def test_update_and_stats(server: Server, bundle: Bundle) -> None:
     assert server.refused("Update", id="a").text == "cannot update a stopped container"
 
 
-def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle) -> None:
+def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle, place: Path) -> None:
     make(server, bundle)
     server.call("Start", id="a")
 
@@ -411,6 +411,7 @@ def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle) -> 
         once(number)
     time.sleep(0.1)  # the last helper may be about to end
     assert (sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))) == before
+    assert not [path for path in (place / "root" / "ns" / "a").iterdir() if path.name.startswith("exit-")]
     assert sorted(name for name in os.listdir(server.service.setting.root + "/ns/a") if name.startswith("exit")) == []
 
 

@@ -83,6 +83,8 @@ int host_restore_finish(struct host_create *c, pid_t init, int console_master);
 /* A plan with WHERRY_PLAN_EXEC, to the moment when its program executes; a failure is reported as above. Nothing is claimed or journaled: root, id
  * and bundle fill slots, config is not looked at. machine.init and init_pidfd are the new process. */
 int host_exec(struct host_create *c, const struct host_request *request);
+/* The same without its end, in which the launcher is waited for: host_await_settled(). The process is there, and may be told of. */
+int host_exec_begin(struct host_create *c, const struct host_request *request);
 
 /* Journals what the caller made itself: state of request.extra[index]. */
 int host_create_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state);

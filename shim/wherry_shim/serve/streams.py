@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output files, which programs write into themselves: followed by any number of readers, kept below a bound by punching holes, so that offsets
+"""Output files, into which the output of programs is copied: followed by any number of readers, kept below a bound by punching holes, so that offsets
 stay. And the fifo of a stdin.
 
     async for offset, data in Follower(watcher, path, offset, ended).chunks(): ...

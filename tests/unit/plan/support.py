@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from wherry.kernel.hostfacts import HostFacts, Namespace
 from wherry.oci.checks import check
@@ -15,6 +18,18 @@ from wherry.plan.describe import Plan, Step
 from wherry.plan.options import Options
 
 HERE = Path(__file__).parent
+
+
+def check_kept(path: Path, text: str, config: pytest.Config) -> None:
+    """Against what the file has; with --update-golden the file is written."""
+    if config.getoption("--update-golden", default=False):
+        path.write_text(text)
+    kept = path.read_text() if path.exists() else ""
+    if text != kept:
+        difference = "\n".join(difflib.unified_diff(kept.splitlines(), text.splitlines(), "kept", "now", lineterm="", n=1))
+        pytest.fail(f"the plan has changed; if that is meant: pytest tests/unit/plan --update-golden\n{difference}", pytrace=False)
+
+
 FILTER = bytes(range(16))
 
 # As `runc spec` writes it, without the terminal.

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import HERE, host, make, options
+from support import HERE, check_kept, host, make, options
 
 from corpus import load, names
 from wherry.errors import WherryError
@@ -87,14 +87,7 @@ def kept_as(name: str) -> str:
 
 @pytest.mark.parametrize("name", [name for name in names() if name not in REFUSED])
 def test_plan(name: str, request: pytest.FixtureRequest) -> None:
-    text = kept_as(name)
-    path = FOLDER / f"{name}.txt"
-    if request.config.getoption("--update-golden", default=False):
-        path.write_text(text)
-    kept = path.read_text() if path.exists() else ""
-    if text != kept:
-        difference = "\n".join(difflib.unified_diff(kept.splitlines(), text.splitlines(), "kept", "now", lineterm="", n=1))
-        pytest.fail(f"the plan has changed; if that is meant: pytest tests/unit/plan --update-golden\n{difference}", pytrace=False)
+    check_kept(FOLDER / f"{name}.txt", kept_as(name), request.config)
 
 
 def test_no_kept_plan_without_a_configuration() -> None:

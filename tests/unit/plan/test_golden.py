@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import golden
 import pytest
-from support import make, options
+from support import check_kept, make, options
 
 from wherry.kernel import native
 from wherry.plan.describe import describe
@@ -20,14 +19,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_plan(name: str, request: pytest.FixtureRequest) -> None:
-    text = describe(make(*CASES[name]))
-    path = FOLDER / f"{name}.txt"
-    if request.config.getoption("--update-golden", default=False):
-        path.write_text(text)
-    kept = path.read_text() if path.exists() else ""
-    if text != kept:
-        difference = "\n".join(difflib.unified_diff(kept.splitlines(), text.splitlines(), "kept", "now", lineterm="", n=1))
-        pytest.fail(f"the plan has changed; if that is meant: pytest tests/unit/plan --update-golden\n{difference}", pytrace=False)
+    check_kept(FOLDER / f"{name}.txt", describe(make(*CASES[name])), request.config)
 
 
 def test_no_golden_plan_without_a_case() -> None:
