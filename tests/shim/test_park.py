@@ -537,7 +537,7 @@ def test_nothing_is_forgotten() -> None:
     assert set(vars(container)) == set(parking._CONTAINER) | elsewhere
     elsewhere = {"container", "names", "pidfd", "master", "starting", "streams", "answer", "ended", "drained", "pump"}
     assert set(vars(Process(container, "", 0, names))) == set(parking._PROCESS) | elsewhere
-    assert set(vars(Streams())) == {"given", "held", "logger", "strict", "copies"}
+    assert set(vars(Streams())) == {"given", "held", "logger", "strict", "copies", "copied"}
     assert set(Names.__slots__) == {"stdin", "stdout", "stderr", "terminal"}
 
 
