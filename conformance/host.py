@@ -128,7 +128,7 @@ def empty_unmounted_hierarchies(patterns: Sequence[str]) -> list[str]:
                     _remove_empty(top)
                     with suppress(OSError):
                         top.rmdir()
-                time.sleep(0.2)  # a cgroup that has been removed is one for a moment longer
+                time.sleep(1)  # a cgroup that has been removed is one for a moment longer
                 _libc.umount2(bytes(place), MNT_DETACH)
         finally:
             place.rmdir()

@@ -13,7 +13,7 @@ from harness.bundle import Bundle
 from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 
 from .asks import get, refused, types, wait
-from .driver import PATIENCE, Server
+from .driver import PATIENCE, Refused, Server
 from .test_events import fill
 from .test_events import small_disk as small_disk
 
@@ -132,3 +132,28 @@ def test_labels_do_not_pile_up(server: Server, bundle: Bundle) -> None:
     refusal = refused(server.shim.Update, pb.UpdateRequest(id="a", labels={"one": "more"}))
     assert (refusal.code, refusal.reason) == (Code.INVALID_ARGUMENT, "WHERRY-USAGE")
     assert len(server.shim.Update(pb.UpdateRequest(id="a", labels={"l0": ""})).labels) == 63
+
+
+def test_create_again_when_the_deletion_is_told(server: Server, bundle: Bundle) -> None:
+    """The id is free: what is left of the old container's files is none of the new one's."""
+    bundle.shell("sleep 30").save()
+    for _ in range(5):
+        server.run(bundle)
+        for number in range(300):  # something to take away
+            (server.data / f"containers/a/{number}").mkdir()
+        stream = server.shim.Subscribe(pb.SubscribeRequest(ids=["a"], types=["deleted"]), timeout=PATIENCE)
+        stream.initial_metadata()
+        delete = server.shim.Delete.future(pb.DeleteRequest(id="a", force=True), timeout=PATIENCE)
+        next(stream)
+        while isinstance(made := attempt(server, bundle), Refused):
+            assert made.code is Code.ALREADY_EXISTS, made.text
+        delete.result()
+        assert {path.name for path in (server.data / "containers/a").iterdir()} >= {"container.json", "run.json", "stdout", "stderr"}
+        server.shim.Delete(pb.DeleteRequest(id="a", force=True), timeout=PATIENCE)
+
+
+def attempt(server: Server, bundle: Bundle) -> Any:
+    try:
+        return server.shim.Create(pb.CreateRequest(id="a", bundle=str(bundle.path)), timeout=PATIENCE)
+    except grpc.RpcError as error:
+        return Refused(error)

@@ -2,6 +2,7 @@
 """Output belongs to the log: nothing that a program does to its stdout, and nobody's death, takes a byte of it, or brings one twice."""
 
 import os
+import random
 import re
 import signal
 import stat
@@ -74,6 +75,21 @@ def goes_on(server: Server) -> None:
     server.until(lambda: on_disk(server).stat().st_size > size + 20000)
 
 
+def another_writer(server: Server, last: int) -> int:
+    """Than that one, which was killed."""
+    found: list[int] = []
+
+    def look() -> bool:
+        try:
+            found[:] = [writer_of(server, "a")]
+        except (AssertionError, OSError):
+            return False
+        return found != [last]
+
+    server.until(look)
+    return found[0]
+
+
 def test_every_line_once(server: Server, bundle: Bundle) -> None:
     """In the middle of a stream of lines the writer, the server, the monitor and the server, and the monitor are killed, and a server follows another."""
     server.run(bundle.shell(COUNT), log=pb.LogLimit(bytes=1 << 30))
@@ -81,7 +97,7 @@ def test_every_line_once(server: Server, bundle: Bundle) -> None:
     first = writer_of(server, "a")
     os.kill(first, signal.SIGKILL)
     goes_on(server)
-    assert writer_of(server, "a") != first
+    another_writer(server, first)
     server.restart()
     goes_on(server)
     server.process.send_signal(signal.SIGHUP) if server.process else None
@@ -99,6 +115,20 @@ def test_every_line_once(server: Server, bundle: Bundle) -> None:
     assert on_disk(server).read_bytes().endswith(b"\nend\n")
     assert lines_of(server) > 10000
     server.until(lambda: not Path(f"/proc/{writer}/exe").exists())
+
+
+def test_writers_that_are_killed_at_any_moment(server: Server, bundle: Bundle) -> None:
+    """WHERRY_KILLS=500 in the environment for a long run."""
+    server.run(bundle.shell(COUNT), log=pb.LogLimit(bytes=1 << 34))
+    source = random.Random(6)
+    last = 0
+    for _ in range(int(os.environ.get("WHERRY_KILLS", "20"))):
+        last = another_writer(server, last)
+        time.sleep(source.random() * 0.03)
+        os.kill(last, signal.SIGKILL)
+    (bundle.rootfs / "tmp/stop").touch()
+    assert wait(server).exit.status == 3
+    assert lines_of(server) > 100 and on_disk(server).read_bytes().endswith(b"\nend\n")
 
 
 def test_a_monitor_that_is_killed(server: Server, bundle: Bundle) -> None:

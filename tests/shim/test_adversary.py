@@ -60,6 +60,9 @@ class Victim:
         self.pid = call(self.client, "Connect", id="-")["shim_pid"]
         self.make(self.shim.id)
         call(self.client, "Start", id=self.shim.id)
+        spec = {"type_url": "Process", "value": json.dumps({**PROCESS, "args": ["/bin/true"]}).encode()}
+        for method, more in (("Exec", {"spec": spec}), ("Start", {}), ("Wait", {}), ("Delete", {})):  # what a first one opens for good is open
+            call(self.client, method, id=self.shim.id, exec_id="first", **more)
 
     def request(self, id: str, script: str = "exec sleep 1000") -> dict:
         """Of a Create."""

@@ -77,6 +77,7 @@ class Seen:
         "sockets",
         "subordinate",
         "systemd",
+        "unmounted",
         "where",
     )
 
@@ -92,6 +93,7 @@ class Seen:
         self.mappers: dict[str, str] = {}  # newuidmap, newgidmap: "setuid", "capability", "plain"
         self.criu: tuple[str, str] | None = None  # (version, what criu check said, "" = all is well)
         self.systemd = False
+        self.unmounted: list[str] = []  # controllers of cgroup v1 hierarchies that are mounted nowhere here
         self.sockets: dict[str, int] = {}  # address -> errno of a connection
         self.ran: list[tuple[str, str, str]] = []  # (what, error, remedy) of containers that were run
 
@@ -163,10 +165,21 @@ def look(root: str) -> Seen:
     seen.files["selinux"] = (_read("/sys/fs/selinux/enforce") or "").strip()
     status = _read("/proc/self/status") or ""
     seen.bounding = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd")), seen.bounding)
+    seen.unmounted = _unmounted(_read("/proc/cgroups") or "", _read("/proc/self/mountinfo") or "")
     _look_at_limits(seen)
     _look_at_ids(seen)
     _look_at_services(seen)
     return seen
+
+
+def _unmounted(controllers: str, mounts: str) -> list[str]:
+    """A hierarchy outlives its last mount while it has a cgroup, as after a test suite or an engine that was killed."""
+    mounted = {option for line in mounts.splitlines() if " - cgroup " in line for option in line.split()[-1].split(",")}
+    together: dict[str, list[str]] = {}
+    for name, hierarchy, *_ in (line.split() for line in controllers.splitlines() if not line.startswith("#")):
+        if hierarchy != "0" and name not in mounted:
+            together.setdefault(hierarchy, []).append(name)
+    return [",".join(names) for names in together.values()]
 
 
 def _look_at_limits(seen: Seen) -> None:

@@ -136,6 +136,10 @@ def cgroup_tree(seen: Seen) -> Iterator[Finding]:
     text = {"v1": "version 1", "hybrid": "version 1, with an empty version 2 tree", "v2": "version 2", "none": "not mounted"}[mode]
     remedy = "mount -t cgroup2 cgroup2 /sys/fs/cgroup"
     yield Finding("cgroups", "hierarchy", MISSING if mode == "none" else OK, text, "no limits, no pause, no statistics", remedy)
+    for options in seen.unmounted if seen.facts.cgroup_mode in ("v1", "hybrid") else ():
+        effect = "engines find no such statistics, and the controller is in no other tree; it stays so until its last cgroup is removed"
+        remedy = f"mount -t cgroup -o {options} cgroup /mnt && find /mnt -mindepth 1 -depth -type d -exec rmdir {{}} + ; sleep 1; umount /mnt"
+        yield Finding("cgroups", f"hierarchy of {options}", PARTLY, "mounted nowhere here, and left behind", effect, remedy)
     places = seen.value("cgroups") or []
     if not places:
         return

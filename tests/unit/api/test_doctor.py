@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from wherry.api import doctor
 from wherry.api.doctor import MISSING, OK, PARTLY, Finding, Report, Seen
 from wherry.api.findings import check
 from wherry.cli.doctor import head, plain, verdict
@@ -66,6 +67,16 @@ def test_a_host_where_everything_works(uid: int) -> None:
     assert [finding.name for finding in lacking] == []
     assert report.usable and "containers can run here" in verdict(report)
     jsonschema.validate(report.document(), SCHEMA)
+
+
+def test_a_hierarchy_that_nobody_mounts() -> None:
+    """As a program leaves it that mounted a controller and was killed: the hierarchy lives on while it has a cgroup."""
+    controllers = "#subsys_name hierarchy num_cgroups enabled\nmemory 4 3 1\nhugetlb 44 3 1\npids 0 1 1\n"
+    mounts = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n38 31 0:38 / /x rw - tmpfs tmpfs rw,hugetlb\n"
+    assert doctor._unmounted(controllers, mounts) == ["hugetlb"]
+    finding = found(seen(cgroup_mode="hybrid", unmounted=["hugetlb"]), "hierarchy of hugetlb")
+    assert (finding.status, finding.needed) == (PARTLY, False) and "-o hugetlb" in finding.remedy
+    assert not [one for one in check(seen(cgroup_mode="hybrid")) if one.name.startswith("hierarchy of")]
 
 
 def test_a_host_where_nothing_works_has_a_remedy_for_each() -> None:
