@@ -196,10 +196,11 @@ class Keeper:
         self.loop.watch(process.pidfd, over)
 
     def sweep(self) -> None:
-        """Orphans of a killed monitor that nobody else waits for. A thread that is at work may be waiting for a child of its own: then ours alone."""
+        """Orphans of a killed monitor that nobody else waits for. A thread that is at work may be waiting for a child of its own: then ours alone, and
+        those of the first thread, whom the kernel gives them."""
         known = {process.pid for container in self._containers.values() for process in (container.init, *container.execs.values())}
         known |= {container.monitor.pid for container in self._containers.values() if container.monitor is not None}
-        threads = posix.listdir("/proc/self/task") if not self.loop.threads else [str(get_native_id())]
+        threads = posix.listdir("/proc/self/task") if not self.loop.threads else [str(get_native_id()), str(posix.getpid())]
         children = [pid for thread in threads for pid in _children(thread)]
         for pid in children:
             try:

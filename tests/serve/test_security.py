@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ def test_one_server_for_a_root(make_server: Make) -> None:
     first, second = make_server().start(), make_server()
     second.root = first.root
     assert "another server is at work with --root" in second.refusal()
+    second.root, second.data = second.place / "r", first.data
+    assert "another server is at work with --data" in second.refusal()
 
 
 def test_a_socket_that_was_left_behind(server: Server) -> None:
@@ -137,7 +140,8 @@ def test_users_by_role(make_server: Make) -> None:
             assert f"uid {NOBODY - index} pid" in line and line.endswith(f"has {role}")
 
 
-def by_user(server: Server, uid: int) -> list[str]:
+@contextmanager
+def by_user_channel(server: Server, uid: int) -> Iterator[grpc.Channel]:
     """Calls of this user: made from here, through a connection of a process of theirs. (This interpreter may be one that others cannot execute.)"""
     path = server.place / f"relay{uid}.sock"
     script = """
@@ -159,6 +163,20 @@ while pairs:
     process = subprocess.Popen(["/usr/bin/python3", "-c", script, str(path), str(server.path), str(uid)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     channel = server.connect(f"unix:{path}")
+    try:
+        yield channel
+    finally:
+        channel.close()
+        process.wait(10)
+        process.stdout.close()
+
+
+def by_user(server: Server, uid: int) -> list[str]:
+    with by_user_channel(server, uid) as channel:
+        return said_to(channel)
+
+
+def said_to(channel: grpc.Channel) -> list[str]:
     shim, admin = stubs.ShimStub(channel), stubs.AdminStub(channel)
     calls: list[Callable[[], Any]] = [
         lambda: health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()),
@@ -173,9 +191,6 @@ while pairs:
             said.append("OK")
         except grpc.RpcError as error:
             said.append(f"{error.code().name} {error.details()}")  # type: ignore[attr-defined]
-    channel.close()
-    process.wait(10)
-    process.stdout.close()
     return said
 
 
@@ -299,14 +314,15 @@ def test_roles_by_certificate(make_server: Make, authority: Authority) -> None:
 
 
 def test_who_has_no_certificate_of_ours(make_server: Make, authority: Authority, place: Path) -> None:
-    """No certificate, an expired one, another authority's of the same name: there is no connection."""
+    """No certificate, an expired one, one that is not good yet, another authority's of the same name: there is no connection."""
     authority.sign("alice")
     authority.sign("late", expired=True)
+    authority.sign("early", early=True)
     foreign = Authority(place / "foreign")
     foreign.sign("alice")
-    server = tls_server(make_server, authority, "alice=admin", "late=admin")
+    server = tls_server(make_server, authority, "alice=admin", "late=admin", "early=admin")
     root = authority.certificate("ca")
-    for credentials in (authority.credentials(None, root), authority.credentials("late", root), foreign.credentials("alice", root)):
+    for credentials in (*(authority.credentials(who, root) for who in (None, "late", "early")), foreign.credentials("alice", root)):
         refusal = refused(lambda credentials=credentials: shim_of(server, credentials).Version(pb.VersionRequest(), timeout=10))  # type: ignore[misc]
         assert refusal.code is grpc.StatusCode.UNAVAILABLE
     plain = refused(lambda: shim_of(server, None).Version(pb.VersionRequest(), timeout=10))

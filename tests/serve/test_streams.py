@@ -217,13 +217,13 @@ def test_attach_follows(server: Server, bundle: Bundle) -> None:
 
 def test_what_outlives_a_client_and_a_server(server: Server, bundle: Bundle) -> None:
     """Output, end and stdin of an exec and of the container itself, without a server for a while."""
-    server.run(bundle.shell("read a; echo $a; sleep 0.6; echo later; exit 2"), stdin=True)
+    server.run(bundle.shell("read a; echo $a; sleep 1; echo later; exit 2"), stdin=True)  # behind the exec, which would end with it
     first = attach(server)
     first.say(stdin=b"before\n").read(b"before\n")
     here = execute(server, "sh", "-c", "echo one; sleep 0.4; echo two; exit 7", exec_id="e")
     here.read(b"one\n")
     server.kill()
-    time.sleep(1.2)
+    time.sleep(1.6)
     server.start()
     again = resume(server, "e", stdout_offset=4)
     assert again.end().status == 7 and again.data[pb.STDOUT] == b"two\n"

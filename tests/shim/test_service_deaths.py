@@ -13,6 +13,9 @@ import pytest
 
 from harness.bundle import Bundle
 from harness.census import Census
+from wherry.container import exec_cache, execute, lifecycle
+from wherry.container.hooks import config_copy
+from wherry.oci.config import load
 from wherry_shim import clean
 from wherry_shim.errors import NOT_FOUND, ShimError
 from wherry_shim.keeper import Setting
@@ -91,6 +94,24 @@ def test_what_ended_while_nobody_was_there(root: Path, bundle: Bundle, place: Pa
     assert server.call("State", id="a")["status"] == STOPPED
     assert server.call("Delete", id="a")["exit_status"] == 7
     server.loop.close()
+
+
+def test_a_plan_that_is_kept_while_its_container_is_deleted(server: Server, bundle: Bundle) -> None:
+    """The directory is gone, and stays so."""
+    bundle.save()
+    server.call("Create", id="a", bundle=str(bundle.path))
+    root = f"{server.service.setting.root}/ns"
+    options = execute.ExecOptions(root, "a")
+    options.process, options.process_name, options.verb = spec("true")["value"], "process", "exec"
+    planned = execute.prepare(options)
+    os.close(planned.pidfd)
+    with lifecycle.opened(root, "a") as container:
+        config = load(config_copy(container))
+        exec_cache.remember(container, config, options, planned.plan)
+        assert len(os.listdir(f"{root}/a/@plans")) == 2  # so it is kept where it can be
+        server.call("Delete", id="a")
+        exec_cache.remember(container, config, options, planned.plan)
+    assert not os.path.exists(f"{root}/a")
 
 
 def test_what_delete_takes_away(root: Path, make_bundle: Callable[[], Bundle]) -> None:

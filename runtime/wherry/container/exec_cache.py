@@ -26,7 +26,7 @@ def remember(container: Container, config: "dict[str, Any]", options: ExecOption
 
     try:
         cached = native.Pattern(text, container=container, file=options.process is not None)
-        keep(f"{options.root}/{options.id}", cached, plan, pattern)
+        keep(f"/proc/self/fd/{container.directory}", cached, plan, pattern)  # by its name it would come again where a delete was faster
     except OSError:
         return
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import math
 import os
 import secrets
 import socket
@@ -103,8 +104,8 @@ class Relay(asyncio.Protocol):
 class Acceptor:
     """`inner`: grpcio's sockets, by family: one that takes what is behind us for a user of this host, one that wants TLS."""
 
-    def __init__(self, inner: dict[str, str], limits: Limits, log: Log) -> None:
-        self._inner, self._limits, self._log = inner, limits, log
+    def __init__(self, inner: dict[str, str], limits: Limits, log: Log, keepalive: float = 30.0) -> None:
+        self._inner, self._limits, self._log, self._keepalive = inner, limits, log, keepalive
         self._secret = secrets.token_hex(8)
         self._number = 0
         self.listeners: list[socket.socket] = []
@@ -203,9 +204,22 @@ class Acceptor:
         if connection.family == socket.AF_UNIX:
             pid, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
             return Peer(f"wherry-{self._secret}-{uid}-{pid}-{self._number}", f"uid {uid}", uid, pid)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._set_up(connection)
         host = address[0] if isinstance(address, tuple) else "?"
         return Peer(f"wherry-{self._secret}-tcp-{self._number}", f"host {host}")
+
+    def _set_up(self, connection: socket.socket) -> None:
+        """A host that has vanished closes nothing: the kernel asks, and gives up what has not been taken for so long."""
+        most = self._keepalive * 5 / 3
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (
+            (socket.TCP_NODELAY, 1),
+            (socket.TCP_KEEPIDLE, math.ceil(self._keepalive)),
+            (socket.TCP_KEEPINTVL, math.ceil(self._keepalive / 3)),
+            (socket.TCP_KEEPCNT, 2),
+            (socket.TCP_USER_TIMEOUT, int(most * 1000)),
+        ):
+            connection.setsockopt(socket.IPPROTO_TCP, name, value)
 
     # ---- relaying
 

@@ -212,10 +212,11 @@ class EventLog:
             text = f"{cursor[:60]!r} is no cursor"
             raise Refusal(StatusCode.INVALID_ARGUMENT, text, "WHERRY-USAGE", field="cursor", remedy="that of an event, or none")
         sequence = int(number)
-        if epoch == self.epoch and self.oldest <= sequence <= self._next + _LEAP:
+        if epoch == self.epoch and self.oldest <= sequence < max(self._next, self.newest + 1):
             return sequence
         oldest = self.cursor(self.oldest)
-        text = "the events behind this cursor are not kept any more" if epoch == self.epoch else "the cursor is of another event log"
+        known = "no event had this cursor yet" if sequence > self.newest else "the events behind this cursor are not kept any more"
+        text = known if epoch == self.epoch else "the cursor is of another event log"
         remedy = f"look at the containers (List), then subscribe from the oldest event that is kept, {oldest}"
         raise Refusal(StatusCode.OUT_OF_RANGE, text, "WHERRY-SHIM-CURSOR", remedy=remedy, field="cursor", facts={"oldest": oldest})
 

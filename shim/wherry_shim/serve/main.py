@@ -66,6 +66,8 @@ def _print_units(context: click.Context, parameter: click.Parameter, value: bool
 @click.option("--max-streams", type=click.IntRange(1), default=4096, show_default=True, help="of one client at a time; of all twice as many")
 @click.option("--max-rate", type=click.FloatRange(1), default=1000, show_default=True, help="calls of one client a second; twice as many at once")
 @click.option("--max-seconds", type=click.FloatRange(0.01), default=300, show_default=True, help="of a call whose client gives no deadline")
+@click.option("--keepalive", type=click.FloatRange(1), default=30, metavar="SECONDS", show_default=True, help="of silence: then a client is asked for a sign")
+@click.option("--max-age", type=click.FloatRange(0), default=0, metavar="SECONDS", show_default=True, help="of a connection; 0: for ever")
 @click.option("--keep-removed", type=click.FloatRange(0), default=600, metavar="SECONDS", show_default=True, help="output of what goes by itself (--rm)")
 @click.option("--log-level", type=click.Choice(("debug", "info", "warning", "error")), default="info", show_default=True)
 @click.option("--check", is_flag=True, help="say whether a server could be started so, and end")
@@ -117,4 +119,6 @@ def _settings(options: dict[str, Any]) -> Settings:
         limits=limits,
         log_level=options["log_level"],
         keep_removed=options["keep_removed"],
+        keepalive=options["keepalive"],
+        max_age=options["max_age"],
     )

@@ -44,6 +44,8 @@ from wherry_shim.serve.supervisor import Supervisor
 SERVICES = ("wherry.shim.v1.Shim", "wherry.shim.v1.Admin", task.SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 _CHECK_S = 60.0
 _SETTLE_S = 0.5
+_AGE_GRACE_MS = 2_000
+"""Calls have it to end; streams come back with their cursors and offsets."""
 
 
 def serve(settings: Settings) -> int:
@@ -84,7 +86,7 @@ class Server:
         self.inherited = Inherited.found()
         self._lock()
         inner = {family: f"{settings.private}/{family}.sock" for family in ("unix", "tcp")}
-        self.acceptor = Acceptor(inner, settings.limits, self.log)
+        self.acceptor = Acceptor(inner, settings.limits, self.log, settings.keepalive)
         self.acceptor.listeners = self.inherited.listeners = self._listeners()
         self.audit = Audit(f"{settings.data}/audit", self.log)
         self.engine = Engine(settings.root, self.log)
@@ -106,13 +108,10 @@ class Server:
     # ---- begin
 
     def _lock(self) -> None:
-        """One server for a root. It goes over to the next program as it is."""
-        if self.inherited.lock < 0:
-            self.inherited.lock = os.open(f"{self.settings.private}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self.inherited.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"another server is at work with --root {self.settings.root}: stop it, or choose another root") from None
+        """One server for a root, and for the data. They go over to the next program as they are."""
+        settings, inherited = self.settings, self.inherited
+        inherited.lock = _locked(inherited.lock, f"{settings.private}/lock", f"--root {settings.root}: stop it, or choose another root")
+        inherited.data_lock = _locked(inherited.data_lock, f"{settings.data}/lock", f"--data {settings.data}: stop it, or choose another directory")
 
     def _listeners(self) -> list[socket.socket]:
         """Those that systemd has opened, or all that --listen names; after a reload, as far as they are open they are taken over."""
@@ -137,7 +136,7 @@ class Server:
         settings, self.metrics = self.settings, metrics.Metrics()
         self.guard = Guard(settings.roles(), Bounds(settings.limits), self.audit, self.metrics, self.log, self.acceptor.peer)
         self.server = aio.server(interceptors=[self.guard], options=_options(settings))
-        self.health = health.HealthServicer()
+        self.health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         stubs.add_ShimServicer_to_server(ShimService(self.supervisor), self.server)
         stubs.add_AdminServicer_to_server(AdminService(self.audit, self.reload, self._end.set), self.server)
@@ -265,6 +264,25 @@ def _tried() -> None:
     )
 
 
+class Health(health.HealthServicer):  # type: ignore[misc]
+    async def List(self, request: Any, context: Any) -> Any:
+        """Which grpcio's has not got yet."""
+        statuses = {name: await self.Check(health_pb2.HealthCheckRequest(service=name), context) for name in ("", *SERVICES)}
+        return health_pb2.HealthListResponse(statuses=statuses)
+
+
+def _locked(descriptor: int, path: str, text: str) -> int:
+    try:
+        if descriptor < 0:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingsError(f"another server is at work with {text}") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    return descriptor
+
+
 def _places(settings: Settings) -> None:
     for path in (settings.root, settings.data, settings.private):
         try:
@@ -279,15 +297,17 @@ def _places(settings: Settings) -> None:
 
 def _options(settings: Settings) -> list[tuple[str, Any]]:
     """Larger messages than twice the bound are not even read; up to there the guard's refusal says more."""
-    limits = settings.limits
+    limits, pause = settings.limits, int(settings.keepalive * 1000)
+    ages = [("grpc.max_connection_age_ms", int(settings.max_age * 1000)), ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS)] if settings.max_age else []
     return [
+        *ages,
         ("grpc.max_receive_message_length", 2 * limits.message),
         ("grpc.max_send_message_length", 16 << 20),
         ("grpc.max_metadata_size", 16 << 10),
         ("grpc.max_concurrent_streams", limits.streams_each + limits.calls_each),
         ("grpc.server_handshake_timeout_ms", 5_000),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_time_ms", pause),
+        ("grpc.keepalive_timeout_ms", pause * 2 // 3),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),

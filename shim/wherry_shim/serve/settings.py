@@ -55,6 +55,10 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     log_level: str = "info"
     keep_removed: float = 600.0
+    keepalive: float = 30.0
+    """Seconds of silence behind which a client is asked whether it is there; it has two thirds of them to answer."""
+    max_age: float = 0.0
+    """Of a connection, then it is ended in order: a certificate that was good for a while is asked for anew. 0: for ever."""
     grace: float = 5.0
     """Seconds that calls have to end, when the server does."""
 
@@ -143,11 +147,12 @@ def raised_limit() -> tuple[int, int] | None:
 
 @dataclass
 class Inherited:
-    """`listeners`: by address; `given`: systemd has chosen them, and they take the place of --listen. `lock`: of the root."""
+    """`listeners`: by address; `given`: systemd has chosen them, and they take the place of --listen. `lock`: of the root, `data_lock`: of the data."""
 
     listeners: list[socket.socket] = field(default_factory=list)
     given: bool = False
     lock: int = -1
+    data_lock: int = -1
 
     @classmethod
     def found(cls) -> Inherited:
@@ -155,7 +160,7 @@ class Inherited:
         words = {name: os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
         if text:
             told = json.loads(text)
-            return cls([_socket(fd) for fd in told["listeners"]], told["given"], _closed_on_exec(told["lock"]))
+            return cls([_socket(fd) for fd in told["listeners"]], told["given"], _closed_on_exec(told["lock"]), _closed_on_exec(told.get("data_lock", -1)))
         if words["LISTEN_PID"] == str(os.getpid()) and words["LISTEN_FDS"].isdecimal():
             return cls([_socket(fd) for fd in range(_FIRST, _FIRST + int(words["LISTEN_FDS"]))], True)
         return cls()
@@ -163,11 +168,11 @@ class Inherited:
     def leave(self) -> None:
         """To the program that is executed next."""
         fds = [listener.fileno() for listener in self.listeners]
-        os.environ[INHERITED] = json.dumps({"listeners": fds, "given": self.given, "lock": self.lock})
+        os.environ[INHERITED] = json.dumps({"listeners": fds, "given": self.given, "lock": self.lock, "data_lock": self.data_lock})
         for name in os.listdir("/proc/self/fd"):
             if int(name) > 2:
                 try:
-                    os.set_inheritable(int(name), int(name) in (*fds, self.lock))
+                    os.set_inheritable(int(name), int(name) in (*fds, self.lock, self.data_lock))
                 except OSError:  # of the listing itself
                     continue
 
@@ -183,5 +188,6 @@ def _socket(fd: int) -> socket.socket:
 
 
 def _closed_on_exec(fd: int) -> int:
-    os.set_inheritable(fd, False)
+    if fd >= 0:
+        os.set_inheritable(fd, False)
     return fd

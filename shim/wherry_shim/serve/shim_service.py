@@ -175,7 +175,7 @@ class ShimService(ShimServicer):
             self._supervisor.get(id)
         while True:
             ids = [id for id in request.ids or list(self._supervisor.table) if (one := self._supervisor.table.get(id)) and one.running]
-            for sample in await asyncio.to_thread(stats.samples, self._engine.directory(""), ids):
+            for sample in await asyncio.to_thread(stats.samples, self._engine.directory(""), ids, bool(request.ids)):
                 yield sample
             if request.once or (request.ids and not any(id in self._supervisor.table for id in request.ids)):
                 return

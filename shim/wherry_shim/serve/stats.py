@@ -7,17 +7,34 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from wherry.container.delegation import no_cgroup
+from wherry.container.execute import cgroups_of
+from wherry.container.lifecycle import opened
 from wherry.container.metrics import Sample
 from wherry.container.metrics import samples as take
+from wherry.errors import WherryError
 from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 from wherry_shim.serve.messages import timestamp
 
 _UNLIMITED = 1 << 62
 
 
-def samples(root: str, ids: Iterable[str]) -> list[Any]:
+def samples(root: str, ids: Iterable[str], named: bool = False) -> list[Any]:
+    """Of what cannot be measured nothing is said; that it cannot, where it was named."""
     wanted = list(ids)
-    return [_message(one) for one in take(root.rstrip("/"), wanted)] if wanted else []
+    found = take(root.rstrip("/"), wanted) if wanted else []
+    blind = {one.id for one in found if not one.data["memory"]["usage"]["usage"] and not _measured(root, one.id)}
+    if named and blind:
+        raise no_cgroup(f'container "{min(blind)}" has no cgroup that could be measured', min(blind))
+    return [_message(one) for one in found if one.id not in blind]
+
+
+def _measured(root: str, id: str) -> bool:
+    try:
+        with opened(root.rstrip("/"), id) as container:
+            return bool(cgroups_of(container))
+    except WherryError:  # it has gone
+        return True
 
 
 def _message(sample: Sample) -> Any:

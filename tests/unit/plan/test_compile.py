@@ -312,6 +312,12 @@ def test_v1_cgroup_mount_shows_the_own_cgroup_under_the_names_of_the_host() -> N
     assert "change the mount on /sys/fs/cgroup: set ro" in texts(found, "MOUNT_ATTRIBUTES")
 
 
+def test_v1_cgroup_mount_that_is_writable_stays_so() -> None:
+    found = plan(with_mounts({"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["rw", "nosuid"]}), host("hybrid"))
+    assert {step.fields["attributes"][0] for step in steps(found, "MOUNT_BIND")} == {2}
+    assert not [text for text in texts(found, "MOUNT_ATTRIBUTES") if "/sys/fs/cgroup" in text]
+
+
 def test_without_cgroups_the_container_stays_where_the_caller_is() -> None:
     document = with_mounts({"destination": "/sys/fs/cgroup", "type": "cgroup"})
     found = plan(document, host("hybrid"), cgroup_manager="disabled")
@@ -548,6 +554,12 @@ def test_default_devices_and_links() -> None:
     assert [step.fields["path"] for step in steps(found, "SYMLINK")] == [
         f"/dev/{name}" for name in "ptmx fd stdin stdout stderr core".split()
     ]
+
+
+def test_a_device_belongs_to_root_unless_said() -> None:
+    devices = [{"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229}, {"type": "p", "path": "/dev/fifo", "uid": 5, "gid": 6, "fileMode": 0o600}]
+    found = [step.fields for step in steps(plan(small(linux__devices=devices)), "DEVICE_NODE")][-2:]
+    assert [(one["mode"] & 0o7777, one["uid"], one["gid"]) for one in found] == [(0o666, 0, 0), (0o600, 5, 6)]
 
 
 @pytest.mark.parametrize("how", ["new", "joined", "nested"])

@@ -38,6 +38,7 @@ def test_the_table_knows_what_the_specification_names() -> None:
         ("nosuid nodev noexec", NOSUID | NODEV | NOEXEC, RO | NOSYMFOLLOW),
         ("suid dev exec", 0, EVERY),
         ("nosymfollow nodiratime", NOSYMFOLLOW | NODIRATIME, RO | NOSUID | NODEV | NOEXEC | 0x70),
+        ("relatime", 0, EVERY | TIMES),
         ("noatime", 0x10, EVERY | TIMES),
         ("strictatime", 0x20, EVERY | TIMES),
         ("noatime relatime", 0x10, EVERY | TIMES),  # of several ways: strictatime, else noatime, in whatever order
@@ -54,6 +55,11 @@ def test_the_table_knows_what_the_specification_names() -> None:
 )
 def test_any_flag_makes_all_flags_of_a_bind_as_the_options_say(words: str, set_: int, clear: int) -> None:
     assert attributes(*words.split())[:2] == [set_, clear]
+
+
+def test_a_remount_tells_the_filesystem_too() -> None:
+    found = steps(plan(with_mounts({"destination": "/ext", "options": ["remount", "ro", "commit=5"]})), "REMOUNT")[0].fields
+    assert (found["superblock"], found["data"], found["attributes"][:2]) == (RO, "commit=5", [RO, EVERY - RO])
 
 
 def test_without_a_flag_a_bind_keeps_those_of_its_source() -> None:
