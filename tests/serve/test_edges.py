@@ -96,7 +96,7 @@ def test_a_full_disk_keeps_nothing_running(small_disk: Server, make_bundle: Call
     for id in "abc":
         server.run(make_bundle().shell("sleep 60"), id, restart=policy)
     fill(server.data / "full")
-    assert server.shim.Stop(pb.StopRequest(id="a"), timeout=PATIENCE).status == pb.STOPPED
+    assert server.shim.Stop(pb.StopRequest(id="a", grace={"nanos": 200_000_000}), timeout=PATIENCE).status == pb.STOPPED
     assert server.shim.Delete(pb.DeleteRequest(id="b", force=True), timeout=PATIENCE).exit.signal == 9
     fill(server.data / "full")
     for refusal in (

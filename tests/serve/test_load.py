@@ -20,7 +20,7 @@ from wherry_shim.proto import wherry_shim_v1_pb2 as pb
 from .driver import Server
 
 pytestmark = pytest.mark.requires("root")
-SECONDS = float(os.environ.get("WHERRY_SERVE_LOAD", "2"))
+SECONDS = float(os.environ.get("WHERRY_SERVE_LOAD", "1"))
 LONG = SECONDS > 10
 KINDS = {
     "quiet": "sleep 1000",
