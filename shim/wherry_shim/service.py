@@ -278,6 +278,8 @@ class Service(Keeper):
             raise
         if process.status != STOPPED:
             process.status = RUNNING
+            if container.shared_pid and container.init.status == STOPPED:  # it came behind the signal for everybody
+                self._kill_rest(container)
         self.emit("/tasks/exec-started", {"container_id": container.id, "exec_id": process.exec_id, "pid": process.pid})
         process.starting = False
         self._release_exit(process)
