@@ -42,13 +42,6 @@ static int connect_to(const char *path)
 	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) ? -errno : wherry_steal(&fd);
 }
 
-bool shim_answers(const char *path)
-{
-	cleanup_fd int fd = connect_to(path);
-
-	return fd >= 0 || fd == -EAGAIN;
-}
-
 bool shim_serves(const char *path)
 {
 	static const char request[] = "\0\0\0\x22" "\0\0\0\x01" "\x01\0" "\n\x17" "containerd.task.v2.Task" "\x12\x07" "Connect";

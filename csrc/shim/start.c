@@ -57,7 +57,7 @@ static int bind_socket(const struct sockaddr_un *address)
 
 	result = bind(fd, (const struct sockaddr *)address, sizeof(*address));
 	if (result < 0 && errno == EADDRINUSE) {
-		if (shim_answers(address->sun_path)) {
+		if (shim_serves(address->sun_path)) {
 			umask(mask);
 			return -EEXIST;
 		}

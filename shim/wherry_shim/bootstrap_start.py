@@ -194,7 +194,7 @@ def bind(path: str) -> "_socket.socket | None":
         try:
             listener.bind(path)
         except OSError:
-            if answers(path):
+            if serves(path):
                 listener.close()
                 return None
             posix.unlink(path)
