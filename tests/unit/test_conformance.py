@@ -4,6 +4,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def test_every_reason_names_a_kind(modules: dict[str, Any]) -> None:
 
 SCRIPT = """
 import sys
+import time
 sys.path.insert(0, sys.argv[1])
 import terminal
 terminal.become_subreaper()
@@ -151,6 +153,8 @@ def test_a_bench_knows_what_a_killed_one_left(modules: dict[str, Any], tmp_path:
     for directory in (f"places/wherry-bench-{gone.pid}", f"cgroups/pids/wherry/wherry-bench-{gone.pid}-3", "places/wherry-bench-else"):
         (tmp_path / directory).mkdir(parents=True)
     lives = subprocess.Popen([sys.executable, "-c", "input()", "bench.py"], stdin=subprocess.PIPE)
+    while not Path(f"/proc/{lives.pid}/cmdline").read_bytes():  # for a moment after its exec it has no arguments
+        time.sleep(0.001)
     (tmp_path / f"places/wherry-bench-{lives.pid}").mkdir()
     monkeypatch.setattr(bed, "PLACES", (tmp_path / "places",))
     monkeypatch.setattr(bed, "CGROUPS", tmp_path / "cgroups")
