@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _EXECS_S = 10.0  # how long the end of init waits for those of its execs, which are dying
+_INHERITED_S = (0.005, 1.0)  # between two looks whether a dead process is our child, and in all
 _WHOLE_S = (0.02, 2.0)  # how long the end of a process whose monitor is gone waits for its output: a look, and at most
 _SWEEP_S = (0.02, 1.0)  # between two looks for orphans: at first, and in the end
 
@@ -182,9 +183,16 @@ class Keeper:
             at = now()
             self.loop.unwatch(process.pidfd)
             if self.porter is None:
-                look(_reaped(process), at, _WHOLE_S[1])
+                reap(at, _INHERITED_S[1])
             else:
                 self.porter.status(process.pid).then(lambda later: look(later.result(), at, _WHOLE_S[1]))
+
+        def reap(at: "Message", left: float) -> None:
+            status = _reaped(process)
+            if status < 0 and left > 0:
+                self.loop.timer(_INHERITED_S[0], lambda: reap(at, left - _INHERITED_S[0]))
+            else:
+                look(status if status >= 0 else 255, at, _WHOLE_S[1])
 
         def look(status: int, at: "Message", left: float) -> None:
             if left > 0 and not whole(process.names):
@@ -255,11 +263,16 @@ def now() -> "Message":
 
 
 def _reaped(process: Process) -> int:
-    """Of a child that was its monitor's. Nobody knows better than 255 where it is not ours."""
+    """Of a child that was its monitor's; -1 = it is nobody's yet: the monitor's connections end some time before its children have another parent.
+    Nobody knows better than 255 where it is not ours."""
     try:
         return native.pidfd_reap(process.pidfd)
     except OSError:
-        return 255
+        try:
+            native.pidfd_signal(process.pidfd, 0)
+        except OSError:
+            return 255
+        return -1
 
 
 def _children(thread: str) -> "list[int]":

@@ -88,7 +88,7 @@ def test_three_replicas_over_the_deaths_of_everybody(orchestrator: Orchestrator,
 
     for id in third:
         os.kill(monitor_of(server, id), signal.SIGKILL)
-    fourth = complete(client)
+    fourth = complete(client, pids(third))  # nothing can be executed in them any more: their probes say so
 
     orchestrator.kill()
     client.delete("web-1", force=True)
