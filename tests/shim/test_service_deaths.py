@@ -153,6 +153,23 @@ def test_a_monitor_that_is_killed(server: Server, bundle: Bundle) -> None:
     assert server.call("Delete", id="a")["exit_status"] == 8
 
 
+def test_a_death_before_the_monitor_s(server: Server, bundle: Bundle) -> None:
+    """The connection of a killed monitor ends while what has died in it is still its child: how that ended is known a moment later."""
+    bundle.shell("while :; do sleep 0.02; done").save()
+    pid = server.call("Create", id="a", bundle=str(bundle.path))["pid"]
+    server.call("Start", id="a")
+    monitor = server.monitor("a")
+    assert monitor is not None
+    os.kill(monitor.pid, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    monitor._lost()
+    server.loop.step(0.05)
+    assert server.call("State", id="a")["status"] == RUNNING
+    os.kill(monitor.pid, signal.SIGKILL)
+    assert server.call("Wait", id="a")["exit_status"] == 128 + signal.SIGKILL
+    server.call("Delete", id="a")
+
+
 def test_a_monitor_that_does_not_read(server: Server, bundle: Bundle) -> None:
     """The server waits for nobody: what cannot be sent now is sent later, in order."""
     bundle.save()
