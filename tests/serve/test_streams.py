@@ -104,6 +104,15 @@ def test_attach_signals(server: Server, bundle: Bundle) -> None:
     assert refused(server.shim.Attach, iter([pb.AttachRequest(open=pb.AttachRequest.Open(id="b"))])).code == Code.NOT_FOUND
 
 
+def test_stdin_that_cannot_be_counted(server: Server, bundle: Bundle) -> None:
+    """What is wrong with the file beside it is said, not kept: who attaches would write into nothing."""
+    server.run(bundle.shell("read a; sleep 1000"), stdin=True)
+    (server.data / "containers/a/stdin.count").mkdir()
+    here = attach(server)
+    with pytest.raises(grpc.RpcError, match=r"FAILED_PRECONDITION[^$]*stdin.count"):
+        here.end()
+
+
 def test_a_terminal(server: Server, bundle: Bundle) -> None:
     """Its output is one stream in a file; its size follows; its last words are there at its end."""
     bundle.process["terminal"] = True

@@ -229,14 +229,15 @@ class Acceptor:
         near.other, far.other = far, near
         try:
             inner = await self._connected(peer, self._inner["unix" if peer.uid >= 0 else "tcp"])
+            peer.relays = (near, far)
+            await loop.create_unix_connection(lambda: far, sock=inner)
+            await loop.connect_accepted_socket(lambda: near, connection)
         except OSError as error:
             self._log("error", f"{peer.key}: cannot be served: {error}")
             connection.close()
+            far.finish()
             self._forget(peer)
             return
-        peer.relays = (near, far)
-        await loop.create_unix_connection(lambda: far, sock=inner)
-        await loop.connect_accepted_socket(lambda: near, connection)
         if far.transport is None:  # it has gone meanwhile
             near.finish()
 

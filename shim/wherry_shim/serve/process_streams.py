@@ -117,8 +117,10 @@ class Session:
     # ---- from the client
 
     async def _listen(self, requests: AsyncIterator[Any]) -> None:
-        stdin = Input(self._target.place.stdin, self._target.next_run) if self._target.stdin else None
+        stdin: Input | None = None
         try:
+            if self._target.stdin:
+                stdin = Input(self._target.place.stdin, self._target.next_run)
             async for request in requests:
                 await self._take(request, request.WhichOneof("message"), stdin)
         except (WherryError, ShimError, OSError, refusals.Refusal) as error:
