@@ -180,7 +180,7 @@ void writer_drain(struct monitor *m, struct process *p);  /* what it has written
 void writer_forget(struct monitor *m, struct process *p); /* it was not made */
 void writer_hear(struct monitor *m);
 bool writer_tend(struct monitor *m); /* there is one, where one is needed; false: there could be none now */
-bool writer_reaped(struct monitor *m, pid_t pid);
+void writer_reaped(struct monitor *m, pid_t pid);
 void writer_end(struct monitor *m);
 
 /* helper.c: makes a process, in a child of the monitor, and ends. `socket` leads to the monitor. */

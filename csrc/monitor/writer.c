@@ -145,13 +145,12 @@ void writer_forget(struct monitor *m, struct process *p)
 	p->copy = 0;
 }
 
-bool writer_reaped(struct monitor *m, pid_t pid)
+void writer_reaped(struct monitor *m, pid_t pid)
 {
 	if (pid != m->writer)
-		return false;
+		return;
 	m->writer = 0;
 	wherry_close(&m->writer_socket);
-	return true;
 }
 
 /* Either it has nothing left to do, or what it does is of a container that is deleted. */

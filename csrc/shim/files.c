@@ -2,6 +2,7 @@
 #include "shim.h"
 
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -23,6 +24,13 @@ ssize_t shim_read(const char *path, char *buffer, size_t room)
 	}
 	buffer[size] = '\0';
 	return got ? -1 : (ssize_t)size;
+}
+
+long shim_score(const char *path)
+{
+	char text[32];
+
+	return shim_read(path, text, sizeof(text)) > 0 ? strtol(text, NULL, 10) : 0;
 }
 
 bool shim_say(struct shim_text text)

@@ -61,6 +61,7 @@ int shim_delete(const struct shim_call *call);
 /* files.c: a whole file into the buffer, with a NUL; the size, or -1 where it is not there or does not fit */
 ssize_t shim_read(const char *path, char *buffer, size_t room);
 bool shim_say(struct shim_text text);
-bool shim_serves(const char *path);  /* ... and answers: the connections of a server that is killed end some time before it listens no more */
+long shim_score(const char *path);   /* of an oom_score_adj; 0 where it cannot be read */
+bool shim_serves(const char *path);  /* somebody answers at this socket: the connections of a server that is killed end some time before it listens no more */
 
 #endif

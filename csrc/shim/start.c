@@ -86,7 +86,7 @@ static void raise_score(void)
 
 	wherry_decimal((uint64_t)getppid(), path + strlen(path));
 	strcat(path, "/oom_score_adj");
-	score = shim_read(path, text, sizeof(text)) > 0 ? strtol(text, NULL, 10) : 0;
+	score = shim_score(path);
 	score = score < 999 ? score + 1 : 1000;
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	text[0] = '-';

@@ -78,25 +78,11 @@ static bool start_cold(struct porter *p, int control)
 	return pid > 0;
 }
 
-static int32_t own_score(void)
-{
-	char text[32];
-	bool negative;
-	int32_t score = 0;
-
-	if (shim_read("/proc/self/oom_score_adj", text, sizeof(text)) < 1)
-		return 0;
-	negative = *text == '-';
-	for (const char *digit = text + negative; *digit >= '0' && *digit <= '9'; digit++)
-		score = score * 10 + (*digit - '0');
-	return negative ? -score : score;
-}
-
 static bool ask_zygote(struct porter *p, int control)
 {
 	cleanup_fd int zygote = shim_zygote_connect(p->zygote, PORTER_ANSWER_MS);
 
-	return zygote >= 0 && shim_zygote_ask(zygote, p->argv, own_score(), control, STDERR_FILENO) > 0;
+	return zygote >= 0 && shim_zygote_ask(zygote, p->argv, (int32_t)shim_score("/proc/self/oom_score_adj"), control, STDERR_FILENO) > 0;
 }
 
 /* Its first word, and whether it reads what we have: a state of a newer version is not given to an older one, that would lose it. */

@@ -67,6 +67,20 @@ def packet(
     return head + b"".join(body + b"\0" for body in bodies), [fd for _, fd in given]
 
 
+def rights(fds: "list[int]") -> "list[tuple[int, int, bytes]]":
+    """What goes with sendmsg()."""
+    return [(SOL_SOCKET, SCM_RIGHTS, Struct(f"{len(fds)}i").pack(*fds))] if fds else []
+
+
+def passed(ancillary: "list[tuple[int, int, bytes]]") -> "list[int]":
+    """The descriptors that came with recvmsg()."""
+    fds: "list[int]" = []
+    for level, kind, raw in ancillary:
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
+            fds += unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
+    return fds
+
+
 NOFILE: "tuple[int, int] | None" = None
 """The limit of descriptors that containers begin with, where the server has raised its own."""
 
@@ -204,9 +218,8 @@ class Monitor:
     def _send(self, data: bytes, fds: "list[int]") -> bool:
         """False where the monitor has not read enough yet. We never wait for it: it may be waiting for us."""
         assert self._socket is not None
-        rights = [(SOL_SOCKET, SCM_RIGHTS, Struct(f"{len(fds)}i").pack(*fds))] if fds else []
         try:
-            self._socket.sendmsg([data], rights, MSG_NOSIGNAL | MSG_DONTWAIT)
+            self._socket.sendmsg([data], rights(fds), MSG_NOSIGNAL | MSG_DONTWAIT)
         except BlockingIOError:
             return False
         return True
@@ -244,11 +257,7 @@ class Monitor:
             if not data:
                 self._lost()
                 return
-            fds: "list[int]" = []
-            for level, kind, raw in ancillary:
-                if level == SOL_SOCKET and kind == SCM_RIGHTS:
-                    fds += unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
-            report = Report(data, fds)
+            report = Report(data, passed(ancillary))
             if report.kind == LISTED:
                 self.copies = bool(report.value & _COPIES)
             self.on_report(report)

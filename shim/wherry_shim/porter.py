@@ -12,6 +12,7 @@ from _struct import Struct
 from time import monotonic
 
 from wherry_shim.loop import Later
+from wherry_shim.monitor import passed, rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,19 +49,14 @@ class Porter:
         self._wanted: "dict[int, Later]" = {}
 
     def send(self, kind: int, a: int = 0, b: int = 0, until: int = -1, text: bytes = b"", fds: "list[int] | None" = None) -> None:
-        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, Struct(f"{len(fds)}i").pack(*fds))] if fds else []
-        self.control.sendmsg([HEAD.pack(MAGIC, kind, a, b, until) + text], rights, _socket.MSG_NOSIGNAL)
+        self.control.sendmsg([HEAD.pack(MAGIC, kind, a, b, until) + text], rights(fds or []), _socket.MSG_NOSIGNAL)
 
     def receive(self, flags: int = 0) -> Message:
         """An end of the porter is ours."""
         data, ancillary, _, _ = self.control.recvmsg(HEAD.size + _TEXT, _socket.CMSG_SPACE(4 * (MOST + 2)), flags | _socket.MSG_CMSG_CLOEXEC)
         if not data:
             posix._exit(1)
-        fds: list[int] = []
-        for level, kind, raw in ancillary:
-            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                fds += Struct(f"{len(raw) // 4}i").unpack(raw[: len(raw) // 4 * 4])
-        return Message(data, fds)
+        return Message(data, passed(ancillary))
 
     def take(self) -> "tuple[int, list[int]]":
         """The version of the state and its descriptors, or (0, [the listener])."""
