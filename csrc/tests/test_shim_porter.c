@@ -22,6 +22,7 @@ static int pair[2]; /* the porter's end, the worker's */
 
 static struct sockaddr_un workers = { .sun_family = AF_UNIX };
 static socklen_t workers_size;
+static int workers_that_fail;
 
 bool porter_find_places(struct porter *p)
 {
@@ -31,7 +32,9 @@ bool porter_find_places(struct porter *p)
 
 int porter_begin_worker(struct porter *p, bool cold)
 {
-	(void)cold;
+	CHECK(cold || workers_that_fail != 1); /* the second attempt is one without a zygote */
+	if (workers_that_fail && workers_that_fail--)
+		return -1;
 	p->control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	return connect(p->control, (struct sockaddr *)&workers, workers_size);
 }
@@ -289,6 +292,8 @@ static void what_cannot_be_sent(void)
 	CHECK_EQUAL(result, -EAGAIN);
 	close_pair();
 	CHECK_EQUAL(porter_send(-1, &head, NULL, 0), -EBADF);
+	got.count = 1;
+	got.fd[0] = STDERR_FILENO;
 	CHECK_EQUAL(porter_receive(-1, &got), -EBADF);
 	CHECK_EQUAL(got.count, 0);
 }
@@ -319,7 +324,7 @@ static void random_messages(void)
 		if (!size && !count)
 			CHECK_EQUAL(porter_receive(pair[0], &got), 0);
 		else if (porter_receive(pair[0], &got) == 1 && hold(&p, &got)) {
-			CHECK(p.count == count - 1 && p.version >= 1);
+			CHECK(p.count == count - 1 && p.version >= 1 && !got.count);
 			wherry_close(&p.state);
 			while (p.count > 0)
 				wherry_close(&p.held[--p.count]);
@@ -487,6 +492,24 @@ static void parks_that_are_none(void)
 	CHECK(!serve(&p)); /* the end of one that did not park */
 	CHECK(!p.count && p.state < 0 && !p.version);
 	CHECK_EQUAL(open_count(), number);
+	end(&p);
+}
+
+/* Of a worker that is awake: what is no message, and the death of another's peer, changes nothing. */
+static void noise(void)
+{
+	int fds[ROOM];
+	struct porter p;
+
+	begin(&p);
+	CHECK_EQUAL(take(&p, fds), 1);
+	CHECK_EQUAL(send_raw(pair[1], "short", 5, STDERR_FILENO, 2), 0);
+	CHECK_EQUAL(send_message(PORTER_PARK, 0, 0, "\1", 2, fds, 1), 0);
+	fds[1] = memfd_create("held", MFD_CLOEXEC);
+	CHECK_EQUAL(park(0, 3, fds, 2), 0);
+	close_all(fds, 2);
+	CHECK(serve(&p));
+	CHECK(p.version == 3 && p.count == 1);
 	end(&p);
 }
 
@@ -665,7 +688,7 @@ static void a_monitor(void)
 {
 	static const char ask[] = "/bin/sh\0sh\0-c\0"
 				  "read word <&3; echo \"$word\" >&4; echo $# $1 >&4; ls /proc/self/fd | tr '\\n' ' ' >&4; exit 9\0it\0one";
-	int in[2], out[2], number;
+	int in[2], out[2], number, ours;
 	char answer[256] = "";
 	struct porter p;
 	pid_t pid;
@@ -673,10 +696,12 @@ static void a_monitor(void)
 	begin(&p);
 	awake(&p, 0, 0);
 	number = open_count();
+	ours = fcntl(STDERR_FILENO, F_DUPFD, 100); /* nobody said that it ends with an exec */
 	CHECK(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0);
 	CHECK_EQUAL(write(in[1], "word\n", 5), 5);
 	pid = spawned(&p, ask, sizeof(ask) - 1, (int[]){ in[0], out[1] }, 2);
 	CHECK(pid > 0);
+	close(ours);
 	close(in[0]);
 	close(in[1]);
 	close(out[1]);
@@ -748,6 +773,7 @@ static void what_wakes(void)
 	p.events[1] = POLLIN;
 	sleep_on(&p);
 	p.events[1] = 0;
+	close(other[1]); /* an end, which poll tells unasked */
 	before = now_ms();
 	p.until = before + 30;
 	sleep_on(&p);
@@ -756,7 +782,6 @@ static void what_wakes(void)
 	p.events[1] = POLLIN;
 	sleep_on(&p);
 	close(line[1]);
-	close(other[1]);
 	end(&p);
 }
 
@@ -847,6 +872,34 @@ static void a_life(void)
 	close(listener);
 }
 
+/* Who has held a state once waits for as long as it takes. */
+static void workers_that_cannot_begin(void)
+{
+	int workers_at = workers_socket(), held, null = open("/dev/null", O_WRONLY | O_CLOEXEC), errors = dup(STDERR_FILENO);
+	struct porter p;
+
+	begin(&p);
+	close_pair();
+	held = p.held[0];
+	p.version = 5;
+	p.state = memfd_create("state", MFD_CLOEXEC);
+	workers_that_fail = 2;
+	dup2(null, STDERR_FILENO); /* its complaint */
+	CHECK(wake(&p));
+	dup2(errors, STDERR_FILENO);
+	CHECK_EQUAL(workers_that_fail, 0);
+	CHECK(fcntl(held, F_GETFD) < 0 || held == p.line || held == p.control);
+	accept_worker(workers_at);
+	CHECK_EQUAL(got.count, 3);
+	CHECK_EQUAL(got.head.b, 5);
+	porter_close_fds(&got);
+	wherry_close(&p.control);
+	close(workers_at);
+	close(null);
+	close(errors);
+	end(&p);
+}
+
 static void a_life_without_workers(void)
 {
 	int workers_at = workers_socket(), listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), log[2];
@@ -876,6 +929,7 @@ static const struct check_case cases[] = {
 	{ "no copy is kept", no_copy_is_kept },
 	{ "a worker that is gone", a_worker_that_is_gone },
 	{ "parks that are none", parks_that_are_none },
+	{ "noise", noise },
 	{ "few and many ends", few_and_many_ends },
 	{ "unheard ends are told again", unheard_ends_are_told_again },
 	{ "more ends than are kept", more_ends_than_are_kept },
@@ -885,6 +939,7 @@ static const struct check_case cases[] = {
 	{ "monitors that are none", monitors_that_are_none },
 	{ "what wakes", what_wakes },
 	{ "a life", a_life },
+	{ "workers that cannot begin", workers_that_cannot_begin },
 	{ "a life without workers", a_life_without_workers },
 };
 
