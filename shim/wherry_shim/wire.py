@@ -6,6 +6,9 @@ list, a map a dict. A table's row names a message and its fields, in the order o
 
     "task.StateRequest": "string id 1, string exec_id 2"        repeated: Mount* rootfs 3        map: string% annotations 3
 
+A nested message may be given to encode() as its bytes, so what stays the same need not be encoded each time; nor need a whole message, since the bytes
+of some fields and those of others, one behind the other, are the message with all of them.
+
 Rules of decoding are protobuf's: unknown fields are skipped, so is a known one of another wire type; the last scalar wins, messages merge, numbers
 may come packed or not. Whatever else is wrong is a DecodeError, before anything has been believed. tests/shim/test_wire.py compares it with protobuf.
 """
@@ -30,9 +33,12 @@ _SCALARS: "dict[str, tuple[int, Any, Any]]" = {
     "uint64": (_VARINT, 0, lambda value: value),
     "double": (_FIXED64, 0.0, lambda raw: _DOUBLE.unpack(raw)[0]),
     "bytes": (_BYTES, b"", bytes),
-    "string": (_BYTES, "", lambda raw: str(raw, "utf-8")),
+    "string": (_BYTES, "", bytes.decode),
 }
 """Wire type, default, and what makes a value of what stands on the wire."""
+
+_SMALL = [bytes((value,)) for value in range(128)]
+"""Numbers and lengths of one byte, which nearly all are."""
 
 _tables: "dict[str, str]" = {}
 _messages: "dict[str, Message]" = {}
@@ -63,7 +69,7 @@ class Field:
 class Message:
     """A row of a table, taken apart at its first use."""
 
-    __slots__ = ("defaults", "fields", "lists", "numbers")
+    __slots__ = ("defaults", "fields", "lists", "numbers", "usual")
 
     def __init__(self, name: "str") -> "None":
         prefix = name.rpartition(".")[0]
@@ -71,6 +77,8 @@ class Message:
         self.numbers = {field.number: field for field in self.fields}
         self.defaults = {field.name: field.default for field in self.fields if not field.many}
         self.lists = [field for field in self.fields if field.many]
+        self.usual = {field.tag[0]: field for field in self.fields if not field.many and field.number < 16 and field.wire in (_VARINT, _BYTES)}
+        """What begins with a byte, and is a number or has a length."""
 
 
 def add(table: "dict[str, str]") -> "None":
@@ -91,7 +99,7 @@ def _message(name: "str") -> "Message":
 
 def _varint(value: "int") -> "bytes":
     if 0 <= value < 128:
-        return bytes((value,))
+        return _SMALL[value]
     value &= _MASK
     out = bytearray()
     while value > 127:
@@ -103,33 +111,45 @@ def _varint(value: "int") -> "bytes":
 
 def encode(name: "str", values: "Values") -> "bytes":
     """Fields that are not in `values`, and defaults, are left out, as proto3 does."""
-    out = bytearray()
-    for field in _message(name).fields:
+    out = b""
+    for field in (_messages.get(name) or _message(name)).fields:
         value = values.get(field.name)
         if not value and (value is None or not field.message or field.many):  # an empty message is not an absent one
             continue
-        if field.many == "%":
-            for key, one in value.items():
-                entry = b"\x0a" + _sized(key.encode("utf-8", "replace")) + b"\x12" + _sized(_plain(field, one))
-                out += field.tag + _sized(entry)
-        elif field.many and field.wire != _BYTES:
-            packed = b"".join(_plain(field, one) for one in value)
-            out += _varint(field.number << 3 | _BYTES) + _sized(packed)
+        if field.many:
+            out += _many(field, value)
+        elif field.wire == _BYTES:
+            data = _body(field, value)
+            size = len(data)
+            out += field.tag + (_SMALL[size] if size < 128 else _varint(size)) + data
         else:
-            for one in value if field.many else (value,):
-                out += field.tag
-                out += _sized(_plain(field, one)) if field.wire == _BYTES else _plain(field, one)
-    return bytes(out)
+            out += field.tag + _number(field, value)
+    return out
 
 
-def _plain(field: "Field", value: "Any") -> "bytes":
-    if field.message:
-        return encode(field.message, value)
-    if field.wire == _VARINT:
-        return _varint(int(value))
-    if field.wire == _FIXED64:
-        return _DOUBLE.pack(value)
-    return value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+def _body(field: "Field", value: "Any") -> "bytes":
+    """Of what has a length."""
+    if isinstance(value, bytes):
+        return value
+    return encode(field.message, value) if field.message else value.encode("utf-8", "replace")
+
+
+def _number(field: "Field", value: "Any") -> "bytes":
+    return _varint(int(value)) if field.wire == _VARINT else _DOUBLE.pack(value)
+
+
+def _many(field: "Field", value: "Any") -> "bytes":
+    """A map, a list of what has a length, or packed numbers."""
+    if field.many == "%":
+        pairs = [(key.encode("utf-8", "replace"), _one(field, one)) for key, one in value.items()]
+        return b"".join(field.tag + _sized(b"\x0a" + _sized(key) + b"\x12" + one) for key, one in pairs)
+    if field.wire == _BYTES:
+        return b"".join(field.tag + _one(field, one) for one in value)
+    return _varint(field.number << 3 | _BYTES) + _sized(b"".join(_number(field, one) for one in value))
+
+
+def _one(field: "Field", value: "Any") -> "bytes":
+    return _sized(_body(field, value)) if field.wire == _BYTES else _number(field, value)
 
 
 def _sized(data: "bytes") -> "bytes":
@@ -139,42 +159,65 @@ def _sized(data: "bytes") -> "bytes":
 def decode(name: "str", data: "bytes | bytearray | memoryview") -> "Values":
     """Raises DecodeError, and nothing else, whatever the bytes are."""
     try:
-        return _decode(_message(name), data, 0, len(data), None, 0)
+        return _decode(_messages.get(name) or _message(name), bytes(data), 0, len(data), None, 0)
     except (IndexError, UnicodeDecodeError) as error:
         raise DecodeError(f"malformed {name}: {error}") from None
 
 
-def _decode(message: "Message", data: "bytes | bytearray | memoryview", at: "int", end: "int", into: "Values | None", depth: "int") -> "Values":
+def _decode(message: "Message", data: "bytes", at: "int", end: "int", into: "Values | None", depth: "int") -> "Values":
     if depth > DEPTH:
         raise DecodeError("nested too deeply")
     values = into
     if values is None:
         values = dict(message.defaults)
-        for field in message.lists:
-            values[field.name] = {} if field.many == "%" else []
+        for one in message.lists:
+            values[one.name] = {} if one.many == "%" else []
+    usual = message.usual
     while at < end:
-        tag, at = _read_tag(data, at, end)
-        known = message.numbers.get(tag >> 3)
-        wire = tag & 7
-        if wire == _BYTES:
-            size, at = _read_varint(data, at, end)
-            if size > end - at:
-                raise DecodeError("a length beyond the end")
-            if known is not None:
-                _take(known, values, data, at, at + size, depth)
-            at += size
-        elif known is not None and wire == known.wire:
-            value, at = _read_number(known, data, at, end)
-            if known.many:
-                values[known.name].append(value)
-            else:
-                values[known.name] = value
+        field = usual.get(data[at])
+        if field is None:
+            at = _unusual(message, values, data, at, end, depth)
+            continue
+        value = data[at + 1]  # the number, or a length
+        at += 2
+        if value > 127:
+            value, at = _read_varint(data, at - 1, end)
+        stop = at if field.wire == _VARINT else at + value
+        if stop > end:
+            raise DecodeError("the end inside a field")
+        if field.wire == _VARINT:
+            values[field.name] = field.value(value)
+        elif field.message:
+            values[field.name] = _decode(_message(field.message), data, at, stop, values[field.name], depth + 1)
         else:
-            at = _skip(data, at, end, tag, depth)
+            values[field.name] = field.value(data[at:stop])
+        at = stop
     return values
 
 
-def _take(field: "Field", values: "Values", data: "bytes | bytearray | memoryview", at: "int", end: "int", depth: "int") -> "None":
+def _unusual(message: "Message", values: "Values", data: "bytes", at: "int", end: "int", depth: "int") -> "int":
+    """A field that is many, or has a high number, or is not what we think, or not known. Where it ends."""
+    tag, at = _read_tag(data, at, end)
+    known = message.numbers.get(tag >> 3)
+    wire = tag & 7
+    if wire == _BYTES:
+        size, at = _read_varint(data, at, end)
+        if size > end - at:
+            raise DecodeError("a length beyond the end")
+        if known is not None:
+            _take(known, values, data, at, at + size, depth)
+        return at + size
+    if known is None or wire != known.wire:
+        return _skip(data, at, end, tag, depth)
+    value, at = _read_number(known, data, at, end)
+    if known.many:
+        values[known.name].append(value)
+    else:
+        values[known.name] = value
+    return at
+
+
+def _take(field: "Field", values: "Values", data: "bytes", at: "int", end: "int", depth: "int") -> "None":
     """A length and that many bytes: a string, a message, an entry of a map or packed numbers."""
     if field.many == "%":
         key, value = _entry(field, data, at, end, depth)
@@ -196,7 +239,7 @@ def _take(field: "Field", values: "Values", data: "bytes | bytearray | memoryvie
         values[field.name] = field.value(data[at:end])
 
 
-def _entry(field: "Field", data: "bytes | bytearray | memoryview", at: "int", end: "int", depth: "int") -> "tuple[str, Any]":
+def _entry(field: "Field", data: "bytes", at: "int", end: "int", depth: "int") -> "tuple[str, Any]":
     name = f"entry.{field.kind}"
     if name not in _tables:
         _tables[name] = f"string key 1, {field.message or field.kind} value 2"
@@ -204,7 +247,7 @@ def _entry(field: "Field", data: "bytes | bytearray | memoryview", at: "int", en
     return values["key"], values["value"]
 
 
-def _read_varint(data: "bytes | bytearray | memoryview", at: "int", end: "int") -> "tuple[int, int]":
+def _read_varint(data: "bytes", at: "int", end: "int") -> "tuple[int, int]":
     value = shift = 0
     while at < end:
         byte = data[at]
@@ -218,14 +261,14 @@ def _read_varint(data: "bytes | bytearray | memoryview", at: "int", end: "int") 
     raise DecodeError("the end inside a number")
 
 
-def _read_tag(data: "bytes | bytearray | memoryview", at: "int", end: "int") -> "tuple[int, int]":
+def _read_tag(data: "bytes", at: "int", end: "int") -> "tuple[int, int]":
     tag, after = _read_varint(data, at, end)
     if tag >> 32 or after - at > 5 or not tag >> 3:
         raise DecodeError("no field has this number")
     return tag, after
 
 
-def _read_number(field: "Field", data: "bytes | bytearray | memoryview", at: "int", end: "int") -> "tuple[Any, int]":
+def _read_number(field: "Field", data: "bytes", at: "int", end: "int") -> "tuple[Any, int]":
     if field.wire == _VARINT:
         raw, at = _read_varint(data, at, end)
         return field.value(raw), at
@@ -234,7 +277,7 @@ def _read_number(field: "Field", data: "bytes | bytearray | memoryview", at: "in
     return field.value(data[at : at + 8]), at + 8
 
 
-def _skip(data: "bytes | bytearray | memoryview", at: "int", end: "int", tag: "int", depth: "int") -> "int":
+def _skip(data: "bytes", at: "int", end: "int", tag: "int", depth: "int") -> "int":
     """Past an unknown field that has no length: a number, or a group, which ends with its own number."""
     wire = tag & 7
     if wire == _VARINT:
