@@ -2,7 +2,7 @@
 #
 # The monitor of the shim: a static program of its own, from the same sources and with the same flags as the program. It may use any part of
 # core and host; the linker takes what it needs.
-set(monitor_limit 61440)
+set(monitor_limit 106496)
 if(NOT libc STREQUAL "musl")
   set(monitor_limit 1500000)
 endif()

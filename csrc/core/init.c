@@ -235,7 +235,7 @@ static int run_own(struct wherry_machine *m, struct walk *walk, uint32_t step)
 	const struct wherry_op *op = m->code.step[step];
 	int error = wherry_run_step(m, step);
 
-	if (op->code == OP_ATTACH_TASKS && (error == -EACCES || error == -EPERM))
+	if (op->code == OP_ATTACH_TASKS && (error == -EACCES || error == -EPERM) && !m->by_caller)
 		return ask_launcher(m, walk, step);
 	return error;
 }
@@ -311,6 +311,8 @@ static int begin(struct wherry_machine *m)
 
 	m->executor = WHERRY_INIT;
 	wherry_close(&m->init_pidfd);
+	for (size_t i = 0; m->by_caller && i < WHERRY_CALLERS; i++)
+		wherry_close(&m->callers[i]);
 	wherry_decimal((uint64_t)getpid(), own_pid);
 	m->slots[WHERRY_SLOT_PID] = own_pid;
 	if (setsid() < 0)
@@ -320,7 +322,7 @@ static int begin(struct wherry_machine *m)
 
 int wherry_init_main(struct wherry_machine *m, int error)
 {
-	struct walk walk = { .last_served = wherry_last_served(&m->code) };
+	struct walk walk = { .last_served = wherry_last_served(&m->code), .announced = m->by_caller };
 	uint32_t step = m->current + 1;
 
 	if (!error)

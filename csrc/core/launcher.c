@@ -322,6 +322,41 @@ static int run_until_clone(struct wherry_machine *m)
 	return -WHERRY_BAD_PLAN; /* nothing to clone */
 }
 
+/* ---- without a process of its own --------------------------------------------------------------------------------------------- */
+
+/* Who joins a user namespace or a time namespace is no caller any more: it has lost its rights, or its clock. And init may ask for nothing that
+ * only a launcher can do: writing a tasks file is its own, in the caller's user namespace. */
+bool wherry_may_launch_itself(const struct wherry_code *code)
+{
+	for (uint32_t step = 0; step < code->steps; step++) {
+		const struct wherry_op *op = code->step[step];
+
+		if (op->code == OP_JOIN && ((const struct wherry_op_join *)(const void *)op)->type & (CLONE_NEWUSER | CLONE_NEWTIME))
+			return false;
+		if (op->code == OP_UNSHARE || (op->executor == WHERRY_LAUNCHER && op->code != OP_OOM_SCORE_ADJ && op->code != OP_OPEN_NAMESPACE &&
+					       op->code != OP_JOIN && op->code != OP_CLONE))
+			return false;
+	}
+	return may_hide_at_once();
+}
+
+int wherry_launch_itself(struct wherry_machine *m)
+{
+	int error = hide(m);
+
+	m->executor = WHERRY_LAUNCHER;
+	m->by_caller = true;
+	for (uint32_t step = m->current + 1; !error; step++) {
+		error = wherry_run_step(m, step);
+		if (m->code.step[step]->code == OP_CLONE) /* the decoder has seen it */
+			break;
+	}
+	m->executor = WHERRY_CALLER;
+	return error;
+}
+
+/* ---- announcing --------------------------------------------------------------------------------------------------------------- */
+
 /* The caller learns of init, and then init that the caller has: nothing that init says may arrive before. */
 static int announce_init(struct wherry_machine *m)
 {

@@ -126,10 +126,11 @@ static pid_t plain_clone(uint64_t flags, int *pidfd)
 }
 
 /* clone3 into the cgroup; without the cgroup where the kernel does not know that (the child attaches itself); clone. */
-static pid_t clone_init(const struct wherry_op_clone *op, int cgroup, int *pidfd, bool *attach)
+static pid_t clone_init(const struct wherry_op_clone *op, bool by_caller, int cgroup, int *pidfd, bool *attach)
 {
 	struct clone_args args = {
-		.flags = op->flags | CLONE_PARENT | CLONE_PIDFD | CLONE_INTO_CGROUP, .pidfd = (uintptr_t)pidfd, .cgroup = (uint64_t)cgroup,
+		.flags = op->flags | CLONE_PIDFD | CLONE_INTO_CGROUP | (by_caller ? 0 : CLONE_PARENT), .exit_signal = by_caller ? SIGCHLD : 0,
+		.pidfd = (uintptr_t)pidfd, .cgroup = (uint64_t)cgroup,
 	};
 	pid_t pid;
 
@@ -145,7 +146,7 @@ static pid_t clone_init(const struct wherry_op_clone *op, int cgroup, int *pidfd
 	pid = sys_clone3(&args, CLONE_ARGS_SIZE_VER0);
 	if (pid >= 0 || (errno != ENOSYS && errno != EPERM))
 		return pid;
-	return plain_clone(args.flags, pidfd);
+	return plain_clone(args.flags | args.exit_signal, pidfd);
 }
 
 /* Init attaches itself before it does anything else. */
@@ -154,25 +155,33 @@ static int attach_self(struct wherry_machine *m, int cgroup)
 	return wherry_write_file(cgroup, "cgroup.procs", "0", 1, NULL) < 0 ? wherry_fail_errno(m, WHERRY_CALL_WRITE) : 0;
 }
 
+/* Between init and its launcher. */
+static int connect_init(struct wherry_machine *m, int pair[2])
+{
+	pair[0] = pair[1] = -1;
+	if (m->by_caller || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0)
+		return 0;
+	return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
+}
+
 int op_clone(struct wherry_machine *m, const struct wherry_op_clone *op)
 {
 	int cgroup = op->into_cgroup == WHERRY_NO_REGISTER ? -1 : m->registers[op->into_cgroup];
-	int pair[2], pidfd = -1;
+	int pair[2], pidfd = -1, error = connect_init(m, pair);
 	bool attach;
 	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
-	pid = clone_init(op, cgroup, &pidfd, &attach);
+	if (error)
+		return error;
+	pid = clone_init(op, m->by_caller, cgroup, &pidfd, &attach);
 	if (pid < 0) {
-		int error = wherry_fail_errno(m, WHERRY_CALL_CLONE);
-
-		close(pair[0]);
-		close(pair[1]);
+		error = wherry_fail_errno(m, WHERRY_CALL_CLONE);
+		wherry_close(&pair[0]);
+		wherry_close(&pair[1]);
 		return error;
 	}
 	m->helper = pair[pid ? 0 : 1];
-	close(pair[pid ? 1 : 0]);
+	wherry_close(&pair[pid ? 1 : 0]);
 	if (!pid)
 		_exit(wherry_init_main(m, attach ? attach_self(m, cgroup) : 0));
 	(void)!chdir("/"); /* init keeps the rootfs's place; nothing of the host's is run there */

@@ -138,8 +138,8 @@ struct start {
 	int error;
 };
 
-/* fds[i] becomes descriptor i. Those that stand in the way of others are lifted above the fixed range first. */
-static int place_fds(const int *fds, size_t count)
+/* Those that stand in the way of others are lifted above the fixed range first. */
+int wherry_place_fds(const int fds[], size_t count)
 {
 	int lifted[MAX_FDS];
 
@@ -182,7 +182,7 @@ static int start_program(const struct start *start)
 		if (program < 0)
 			return -errno;
 	}
-	error = place_fds(start->fds, start->count);
+	error = wherry_place_fds(start->fds, start->count);
 	if (error < 0)
 		return error;
 	error = wherry_cloexec_from((int)start->count);

@@ -140,6 +140,49 @@ int host_check_preserved(const struct host_create *c)
 	return 0;
 }
 
+/* ---- by ourselves -------------------------------------------------------------------------------------------------------- */
+
+static int take_stdio(const struct host_create *c)
+{
+	cleanup_fd int null = -1;
+
+	for (int i = 0; i < 3; i++) {
+		int fd = stdio_of(c, i, &null);
+
+		if (fd != i && TEMP_FAILURE_RETRY(dup2(fd, i)) < 0)
+			return -errno;
+		if (fd == i)
+			fcntl(i, F_SETFD, 0);
+	}
+	return 0;
+}
+
+/* What fork costs is most of an exec: we are what the launcher would be, and stay the caller. No word is needed between the two. */
+static int launch_ourselves(struct wherry_machine *m)
+{
+	struct host_create *c = host_of(m);
+	int pair[2], result = take_stdio(c);
+
+	if (result < 0)
+		return wherry_fail(m, WHERRY_CALL_DUP, -result);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
+	m->callers[0] = pair[0];
+	m->callers[1] = c->request.target;
+	m->callers[2] = c->request.own[0];
+	m->callers[3] = c->request.own[1];
+	m->caller = pair[1];
+	result = wherry_launch_itself(m);
+	wherry_close(&m->caller);
+	m->caller = pair[0];
+	wherry_close(&m->start_fifo);
+	wherry_close(&m->result_fifo);
+	wherry_decimal((uint64_t)m->init, c->slot_pid);
+	return result;
+}
+
+/* ---- the launcher -------------------------------------------------------------------------------------------------------- */
+
 int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
 {
 	static const char *const argv[] = { "wherry-launcher", NULL };
@@ -148,10 +191,13 @@ int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
 	cleanup_fd int launch = -1;
 	cleanup_fd int theirs = -1;
 	cleanup_fd int null = -1;
-	int result = make_memfd(c, &launch);
 	size_t count;
+	int result;
 
 	(void)op;
+	if (c->request.launches && wherry_may_launch_itself(&m->code))
+		return launch_ourselves(m);
+	result = make_memfd(c, &launch);
 	if (result < 0)
 		return result;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)

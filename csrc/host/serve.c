@@ -111,7 +111,7 @@ int host_run_step(struct host_create *c, uint32_t step)
 	wherry_stamp(m, step, false);
 	result = dispatch(m, m->code.step[step]);
 	wherry_stamp(m, step, true);
-	return result < 0 ? host_fail(c, step, result) : 0;
+	return result < 0 ? host_fail(c, m->current, result) : 0; /* OP_LAUNCH may have come further */
 }
 
 /* ---- messages --------------------------------------------------------------------------------------------------------------- */

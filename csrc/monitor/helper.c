@@ -133,7 +133,29 @@ static int interlude(int socket, uint32_t process)
 	return -ECANCELED;
 }
 
-static int make(int socket, const struct monitor_message *r)
+/* What the process may have, and what we need: the monitor's own descriptors, and those of other processes, are none of our business. The process is
+ * cloned from us: it gets nothing but these. */
+static int keep_own(int *socket, struct host_request *request)
+{
+	enum { SOCKET = 3, LOCK, TARGET, PROGRAM, COUNT };
+	int fds[COUNT] = { 0, 1, 2, *socket, MONITOR_LOCK, request->target, request->program }, result;
+
+	for (int i = 0; i < 3; i++)
+		if (request->stdio[i] >= 0)
+			fds[i] = request->stdio[i];
+	result = wherry_place_fds(fds, COUNT);
+	result = result < 0 ? result : wherry_close_from(COUNT);
+	result = result < 0 ? result : wherry_cloexec_from(SOCKET);
+	*socket = request->own[0] = SOCKET;
+	request->own[1] = LOCK;
+	request->target = TARGET;
+	request->program = PROGRAM;
+	request->stdio[0] = request->stdio[1] = request->stdio[2] = -1;
+	request->launches = true;
+	return result;
+}
+
+static int make(int *socket, const struct monitor_message *r)
 {
 	struct host_request request = { 0 };
 	int result = prepare(r, &request);
@@ -143,13 +165,14 @@ static int make(int socket, const struct monitor_message *r)
 	if (r->head.kind == MONITOR_EXEC) {
 		if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
 			sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
-		return host_exec_begin(&create, &request);
+		result = keep_own(socket, &request);
+		return result < 0 ? result : host_exec_begin(&create, &request);
 	}
 	request.extra_count = read_extra(r);
 	(void)!chdir(request.bundle); /* where hooks expect to be */
 	result = host_create_begin(&create, &request);
 	while (result == 0 && create.waiting)
-		result = interlude(socket, r->head.process);
+		result = interlude(*socket, r->head.process);
 	return result;
 }
 
@@ -214,7 +237,7 @@ void helper_run(int socket, struct monitor_message *request)
 		_exit(1);
 	if (files[1])
 		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
-	result = request->head.kind == MONITOR_RESTORE ? become(socket, request) : make(socket, request);
+	result = request->head.kind == MONITOR_RESTORE ? become(socket, request) : make(&socket, request);
 	if (result < 0)
 		say_failure(socket, request->head.process, -result);
 	else

@@ -22,6 +22,7 @@ static int prepare(struct monitor *m)
 {
 	sigset_t all, child;
 
+	prctl(PR_SET_NAME, "wherry-monitor", 0, 0, 0); /* it is executed by a descriptor */
 	m->listener = m->directory = m->events = m->writer_socket = -1;
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		m->connection[i] = -1;

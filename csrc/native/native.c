@@ -66,13 +66,6 @@ static void native_unmap(const void *base, size_t size)
 
 /* ---- processes */
 
-static int native_pidfd_open(pid_t pid)
-{
-	int fd = sys_pidfd_open(pid, 0);
-
-	return fd < 0 ? -errno : fd;
-}
-
 /* 1 = ended, 0 = the time is over, -EINTR = a signal came (Python looks after it and calls again). */
 static int native_pidfd_wait(int pidfd, int timeout_ms)
 {
@@ -164,6 +157,16 @@ static const char *native_program_libc(void)
 	return WHERRY_PROGRAM_LIBC;
 }
 
+/* Out of the way of the low numbers, which have a meaning to whoever starts a server. */
+static int native_seal(const void *bytes, size_t size)
+{
+	int fd = wherry_seal_program(bytes, size);
+
+	if (fd >= 0)
+		wherry_lift(&fd, 64); /* else it stays where it is */
+	return fd;
+}
+
 /* One memfd for the life of the process. Two threads may make two; the second then serves. A forked child shares it: it is sealed. */
 static int native_program(void)
 {
@@ -172,7 +175,7 @@ static int native_program(void)
 
 	if (fd >= 0)
 		return fd;
-	fd = wherry_seal_program(wherry_program_start, native_program_size());
+	fd = native_seal(wherry_program_start, native_program_size());
 	if (fd < 0 || atomic_compare_exchange_strong(&cached, &none, fd))
 		return fd;
 	close(fd);

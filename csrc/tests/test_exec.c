@@ -20,6 +20,7 @@ static struct planmaker plan;
 static struct host_create create;
 static char directory[64], pid_file[80], script[80];
 static struct host_request request;
+static const char *mounts = "/proc/self/ns/mnt"; /* the namespace that is joined */
 
 static void bed_begin(void)
 {
@@ -54,7 +55,7 @@ static void plan_exec(const char *const arguments[])
 	plan_begin(&plan);
 	PLAN_ADD(&plan, OP_LAUNCH, WHERRY_CALLER, wherry_op_launch);
 	open = PLAN_ADD(&plan, OP_OPEN_NAMESPACE, WHERRY_LAUNCHER, wherry_op_open_namespace);
-	open->path = plan_text(&plan, "/proc/self/ns/mnt");
+	open->path = plan_text(&plan, mounts);
 	open->type = CLONE_NEWNS;
 	open->out = plan.registers++;
 	PLAN_ADD(&plan, OP_CLONE, WHERRY_LAUNCHER, wherry_op_clone)->into_cgroup = WHERRY_NO_REGISTER;
@@ -133,11 +134,130 @@ static void a_plan_of_the_other_kind(void)
 	bed_end();
 }
 
+/* In a process of its own, as a monitor's helper is: the result of `body`, which _exit()s with what is wrong. */
+static int in_a_helper(int (*body)(void))
+{
+	pid_t helper = fork();
+	int status;
+
+	if (!helper) {
+		request.launches = true;
+		request.own[0] = request.own[1] = -1;
+		_exit(body());
+	}
+	CHECK_EQUAL(waitpid(helper, &status, 0), helper);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int be_the_launcher(void)
+{
+	char own[24];
+	int status;
+
+	wherry_decimal((uint64_t)getpid(), own);
+	plan_exec((const char *const[]){ "/bin/sh", "-c", "[ $PPID = $0 ] && exit 7", own, NULL });
+	if (host_exec(&create, &request))
+		return 1;
+	if (create.launcher || create.launcher_pidfd >= 0)
+		return 2;
+	if (waitpid(create.machine.init, &status, 0) != create.machine.init || WEXITSTATUS(status) != 7)
+		return 3;
+	unlink(pid_file);
+	return 0;
+}
+
+static void without_a_launcher(void)
+{
+	NEEDS_ROOT();
+	bed_begin();
+	CHECK_EQUAL(in_a_helper(be_the_launcher), 0);
+	bed_end();
+}
+
+/* What is not for the process, and what it has inherited besides: a pipe whose writing end it must not hold. */
+static int hide_a_pipe(void)
+{
+	int pipes[2], status;
+	char byte;
+
+	if (pipe2(pipes, O_CLOEXEC) < 0)
+		return 1;
+	request.own[0] = pipes[1];
+	plan_exec((const char *const[]){ "/bin/sh", "-c", "ls /proc/self/fd | wc -l | grep -qx 4", NULL }); /* 0 to 2, and that of ls */
+	if (host_exec(&create, &request))
+		return 2;
+	close(pipes[1]);
+	if (read(pipes[0], &byte, 1) != 0)
+		return 3;
+	if (waitpid(create.machine.init, &status, 0) != create.machine.init || status)
+		return 4;
+	unlink(pid_file);
+	return 0;
+}
+
+static void what_is_the_helpers_own(void)
+{
+	NEEDS_ROOT();
+	bed_begin();
+	CHECK_EQUAL(in_a_helper(hide_a_pipe), 0);
+	bed_end();
+}
+
+static int join_what_is_not_there(void)
+{
+	mounts = "/no/such/namespace";
+	plan_exec((const char *const[]){ "/bin/true", NULL });
+	if (host_exec(&create, &request) != -ENOENT)
+		return 1;
+	return create.failure.step == 1 && create.failure.call == WHERRY_CALL_OPEN ? 0 : 2;
+}
+
+static int execute_what_is_not_there(void)
+{
+	plan_exec((const char *const[]){ "/no/such/program", NULL });
+	if (host_exec(&create, &request) >= 0 || create.failure.call != WHERRY_CALL_LOOKUP)
+		return 1;
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 2;
+}
+
+static void failures_without_a_launcher(void)
+{
+	NEEDS_ROOT();
+	bed_begin();
+	CHECK_EQUAL(in_a_helper(join_what_is_not_there), 0);
+	CHECK_EQUAL(in_a_helper(execute_what_is_not_there), 0);
+	bed_end();
+}
+
+static void who_needs_a_launcher(void)
+{
+	struct wherry_op_join join = { .op = { .code = OP_JOIN, .executor = WHERRY_LAUNCHER }, .type = CLONE_NEWNET };
+	struct wherry_op tree = { .code = OP_OPEN_TREE, .executor = WHERRY_LAUNCHER }, time = { .code = OP_UNSHARE, .executor = WHERRY_LAUNCHER };
+	static struct wherry_code code;
+
+	NEEDS_ROOT();
+	code.steps = 1;
+	code.step[0] = &join.op;
+	CHECK(wherry_may_launch_itself(&code));
+	join.type = CLONE_NEWUSER;
+	CHECK(!wherry_may_launch_itself(&code));
+	join.type = CLONE_NEWTIME;
+	CHECK(!wherry_may_launch_itself(&code));
+	code.step[0] = &tree;
+	CHECK(!wherry_may_launch_itself(&code));
+	code.step[0] = &time;
+	CHECK(!wherry_may_launch_itself(&code));
+}
+
 static const struct check_case cases[] = {
 	{ "a_process", a_process },
 	{ "a_failure_after_the_commit", a_failure_after_the_commit },
 	{ "a_container_that_has_ended", a_container_that_has_ended },
 	{ "a_plan_of_the_other_kind", a_plan_of_the_other_kind },
+	{ "without_a_launcher", without_a_launcher },
+	{ "what_is_the_helpers_own", what_is_the_helpers_own },
+	{ "failures_without_a_launcher", failures_without_a_launcher },
+	{ "who_needs_a_launcher", who_needs_a_launcher },
 };
 
 CHECK_MAIN(cases)

@@ -93,7 +93,7 @@ def _kill_monitor(pid: int, id: str) -> None:
     from wherry.kernel import native
 
     try:
-        pidfd = native.pidfd_open(pid)
+        pidfd = posix.pidfd_open(pid)
     except OSError:
         return
     try:

@@ -191,7 +191,7 @@ def inherited() -> "_socket.socket":
         if not listens(given) and given.type != _socket.SOCK_SEQPACKET:
             raise OSError("not listening")
         posix.set_inheritable(LISTENER, False)
-        posix.closerange(LISTENER + 1, 1 << 20)  # what containerd or we forgot to close would be ours for ever
+        monitor.close_from(LISTENER + 1)  # what containerd or we forgot to close would be ours for ever
     except OSError as error:
         raise UsageError(f"descriptor {LISTENER} is no listening socket ({error}): the action is start or delete")
     return given

@@ -297,6 +297,33 @@ def _lifted(fd: int) -> int:
     return int(fcntl(fd, F_DUPFD_CLOEXEC, 8))
 
 
+_sealed = -1
+_shared: "list[int]" = []
+
+
+def seal_programs() -> None:
+    """By a zygote: one copy of them for all of its servers."""
+    _shared[:] = sorted((native.program_fd(), program_fd()))
+
+
+def close_from(first: int) -> None:
+    """What was inherited, but for those programs."""
+    for program in _shared:
+        posix.closerange(first, program)
+        first = program + 1
+    posix.closerange(first, 1 << 20)
+
+
+def program_fd() -> int:
+    """The file beside the extension, with which it is built, as a sealed memfd: the monitor forks what becomes a process of the container, and
+    nobody who looks at that may find a file of the host behind it. Made once per process, or by the zygote for all of its servers."""
+    global _sealed
+    if _sealed < 0:
+        with open(native.__file__.rpartition("/kernel/")[0] + "/wherry-monitor", "rb", 0) as file:
+            _sealed = native.seal(file.read())
+    return _sealed
+
+
 def program() -> str:
-    """Beside the extension, with which it is built."""
-    return native.__file__.rpartition("/kernel/")[0] + "/wherry-monitor"
+    """As it can be executed by our children, and by the porter."""
+    return f"/proc/{posix.getpid()}/fd/{program_fd()}"

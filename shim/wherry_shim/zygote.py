@@ -221,13 +221,14 @@ def become(request: Request, fds: "list[int]") -> None:
     import _signal  # type: ignore[import-not-found]
 
     from wherry_shim.bootstrap_start import LISTENER
+    from wherry_shim.monitor import close_from
 
     posix.setpgid(0, 0)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     low = [fcntl.fcntl(fd, fcntl.F_DUPFD, LISTENER + 1) for fd in fds]
     posix.dup2(low[1], 2)
     posix.dup2(low[0], LISTENER)
-    posix.closerange(LISTENER + 1, 1 << 20)
+    close_from(LISTENER + 1)
     posix.umask(request.umask)
     _set_environment(request.environment)
     _set_limits(request.limits)
@@ -297,7 +298,7 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
         return
     import resource
 
-    from wherry_shim import messages_rare, metrics
+    from wherry_shim import messages_rare, metrics, monitor
 
     assert resource and metrics and messages_rare.TABLE  # loaded, for those who are forked
     gc.collect()
@@ -317,6 +318,7 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
         posix.closerange(3, 1 << 20)
         posix.chdir("/")
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for servers
+        monitor.seal_programs()
         zygote = Zygote(socket_path(directory, sys.argv[0]), serve)
         if zygote.bind():
             set_title(TITLE)

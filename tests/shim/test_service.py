@@ -74,6 +74,33 @@ def test_execs(server: Server, bundle: Bundle) -> None:
     assert server.topics("e") == ["exec-added", "exec-started", "exit"]
 
 
+def test_a_monitor_is_no_file_of_the_host(server: Server, bundle: Bundle) -> None:
+    """It forks what becomes an exec's process: who looks at that finds a sealed copy."""
+    make(server, bundle)
+    monitor = server.monitor("a")
+    assert monitor is not None
+    assert os.readlink(f"/proc/{monitor.pid}/exe") == "/memfd:wherry (deleted)"
+    assert Path(f"/proc/{monitor.pid}/comm").read_text() == "wherry-monitor\n"
+
+
+@pytest.mark.parametrize("kind", ["user", "time", "cgroup"])
+def test_execs_in_other_namespaces(server: Server, bundle: Bundle, kind: str) -> None:
+    """Those of users and of time are joined by a process that does nothing else."""
+    if not os.path.exists(f"/proc/self/ns/{kind}"):
+        pytest.skip(f"requires {kind} namespaces: this kernel has none")
+    bundle.config["linux"]["namespaces"].append({"type": kind})
+    if kind == "user":
+        maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        bundle.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
+    make(server, bundle)
+    server.call("Start", id="a")
+    init = server.call("State", id="a")["pid"]
+    for exec_id in ("e", "f"):
+        server.call("Exec", id="a", exec_id=exec_id, spec=shell("exec sleep 1000"))
+        pid = server.call("Start", id="a", exec_id=exec_id)["pid"]
+        assert os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{init}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
+
+
 def test_the_same_exec_again_and_again(server: Server, bundle: Bundle, place: Path) -> None:
     """Its plan is known by then. What it does not know any more, a program that has gone, is found out all the same."""
     bundle.rootfs.joinpath("probe.sh").write_text("#!/bin/sh\nexit 3\n")

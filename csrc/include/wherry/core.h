@@ -25,6 +25,8 @@ struct wherry_code {
 	const struct wherry_op *step[WHERRY_MAX_STEPS + 1];
 };
 
+enum { WHERRY_CALLERS = 4 };
+
 /* Everything one executor knows. One per process, static storage. */
 struct wherry_machine {
 	struct wherry_code code;
@@ -50,6 +52,8 @@ struct wherry_machine {
 	uint32_t requested;                        /* init: WHERRY_RUN of this step is sent already (by OP_SECCOMP's helper): only wait for the answer. 0 = none */
 	bool directory_refused;                    /* OP_WORKING_DIRECTORY stage 0 was not allowed: stage 1 tries again */
 	struct wherry_span *trace;                 /* shared by all executors, one for each step; NULL = nobody wants a timeline */
+	bool by_caller;                            /* there is no launcher: the caller clones init itself, and knows of it at once */
+	int callers[WHERRY_CALLERS];               /* init, where by_caller: the caller's descriptors, which are not ours; -1 = none */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 };
 
@@ -80,6 +84,9 @@ int wherry_receive(int socket, struct wherry_message *message, int *fd); /* -EPI
 void wherry_stamp(struct wherry_machine *m, uint32_t step, bool end); /* into m->trace, where there is one */
 int wherry_run_step(struct wherry_machine *m, uint32_t step); /* one operation of any executor but the caller's */
 int wherry_launcher_main(void);                               /* role launcher of the static program; returns its exit status */
+/* The launcher's steps by the caller: to OP_CLONE, and with it. false where the plan or our rights want a process of its own for them. */
+bool wherry_may_launch_itself(const struct wherry_code *code);
+int wherry_launch_itself(struct wherry_machine *m);
 /* init, straight after clone; `error` is what already failed. Never returns 0. It makes a session of its own (setsid) before the first step: OP_CONSOLE finds a session leader. */
 int wherry_init_main(struct wherry_machine *m, int error);
 bool wherry_served_by_launcher(const struct wherry_op *op);   /* after the clone: may init ask the launcher for it? */
@@ -119,6 +126,8 @@ int wherry_seal_program(const void *bytes, size_t size);
  * (-1 = that number stays closed: an empty register), by CLONE_VM|CLONE_VFORK. It begins with all signals blocked: its first act is
  * wherry_reset_signals(). Returns the pid, or -errno of what failed up to and with execve; *pidfd is set. */
 int wherry_spawn(int program, const char *const argv[], const int fds[], size_t count, int *pidfd);
+/* fds[i] becomes descriptor i and stays open over execve; -1 closes it. 0 or -errno. */
+int wherry_place_fds(const int fds[], size_t count);
 /* Any program, by path: dispositions are reset and nothing is blocked. */
 int wherry_spawn_path(const char *path, const char *const argv[], const int fds[], size_t count, int *pidfd);
 

@@ -208,7 +208,7 @@ def _destroy_by_state_file(container: Container) -> None:
     state = _state_file(container)
     pid = _living(state)
     if pid:
-        pidfd = native.pidfd_open(pid)
+        pidfd = posix.pidfd_open(pid)
         try:
             if _living(state):
                 native.pidfd_signal(pidfd, _SIGKILL)

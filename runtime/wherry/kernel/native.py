@@ -495,8 +495,7 @@ def cache_store(root: "str", name: "str", plan: "bytes") -> "bool":
     """False where it could not be kept (which costs time alone)."""
     key = ffi.new("struct host_cache_key *")
     key.hex = name.encode()
-    kept: bool = lib.host_cache_store(_bytes(root), key, ffi.from_buffer(plan), len(plan)) == 0
-    return kept
+    return bool(lib.host_cache_store(_bytes(root), key, ffi.from_buffer(plan), len(plan)) == 0)
 
 
 def check_plan(plan: "bytes") -> "None":
@@ -520,10 +519,6 @@ def run_hook(path: "str", argv: "Sequence[str]", env: "Sequence[str]", state: "b
     message = ffi.new("struct wherry_message *")
     if lib.native_run_hook(_bytes(path), arguments, environment, state, len(state), timeout, message) < 0:
         raise _failure(message)
-
-
-def pidfd_open(pid: "int") -> "int":
-    return _check(lib.native_pidfd_open(pid))
 
 
 def pidfd_wait(pidfd: "int", timeout_ms: "int" = -1) -> "bool":
@@ -557,6 +552,11 @@ def subreaper() -> "None":
 def program_fd() -> "int":
     """The embedded static program as a sealed memfd, made once per process; never to be closed."""
     return _check(lib.native_program())
+
+
+def seal(program: "bytes") -> "int":
+    """A program as a sealed memfd, the caller's to close: who executes it leads nobody to a file of the host (CVE-2019-5736)."""
+    return _check(lib.native_seal(ffi.from_buffer(program), len(program)))
 
 
 def program_libc() -> "str":
