@@ -167,6 +167,8 @@ static int launch_ourselves(struct wherry_machine *m)
 		return wherry_fail(m, WHERRY_CALL_DUP, -result);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
+	for (uint16_t i = m->code.plan->inherited_registers; i < WHERRY_MAX_REGISTERS; i++)
+		wherry_set_register(m, i, -1); /* directories of the host, which no launcher would have */
 	m->callers[0] = pair[0];
 	m->callers[1] = c->request.target;
 	m->callers[2] = c->request.own[0];
