@@ -88,7 +88,8 @@ def test_execs_in_other_namespaces(server: Server, bundle: Bundle, kind: str) ->
     """Those of users and of time are joined by a process that does nothing else."""
     if not os.path.exists(f"/proc/self/ns/{kind}"):
         pytest.skip(f"requires {kind} namespaces: this kernel has none")
-    bundle.config["linux"]["namespaces"].append({"type": kind})
+    if {"type": kind} not in bundle.config["linux"]["namespaces"]:
+        bundle.config["linux"]["namespaces"].append({"type": kind})
     if kind == "user":
         maps = [{"containerID": 0, "hostID": 100000, "size": 65536}]
         bundle.config["linux"] |= {"uidMappings": maps, "gidMappings": maps}
