@@ -226,21 +226,17 @@ static bool append_all(struct text_buffer *to, const char *const parts[], size_t
 	return true;
 }
 
-/* Inside a procfs that nobody else can mount on; the resolve flags say once more that the file is procfs's own. By number,
- * because "self" is a symlink. -ENOENT where this kernel has no such attribute. */
+/* Inside a procfs that nobody else can mount on, or where there is none, of /proc: so no link is followed and nothing that is mounted there is
+ * entered, with openat2 or without. By number, because "self" is a symlink. -ENOENT where this kernel has no such attribute. */
 static int open_attribute(int procfs, const char *directory, const char *module)
 {
 	struct text_buffer path = { .length = 0 };
 	char pid[24];
-	int fd;
 
 	wherry_decimal((uint64_t)getpid(), pid);
 	if (!append_all(&path, (const char *const[]){ pid, directory, module, "/exec" }, 4))
 		return -ENAMETOOLONG;
-	fd = sys_openat2(procfs, path.bytes, O_WRONLY | O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-	if (fd < 0 && (errno == ENOSYS || errno == EPERM))
-		fd = openat(procfs, path.bytes, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 ? -errno : fd;
+	return securepath_open(procfs, path.bytes, O_WRONLY | O_NOCTTY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
 }
 
 int op_security_label(struct wherry_machine *m, const struct wherry_op_security_label *op)

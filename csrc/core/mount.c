@@ -205,25 +205,28 @@ int op_propagation(struct wherry_machine *m, const struct wherry_op_propagation 
 	return mount(NULL, "/", NULL, op->flags, NULL) < 0 ? wherry_fail_errno(m, WHERRY_CALL_MOUNT) : 0;
 }
 
-static bool is_symlink(const char *path)
+/* What is looked at is what is cloned: the descriptor, never the name once more. Through open_tree, which mounts what is mounted on demand. */
+static int clone_unless_symlink(const char *source, bool recursive)
 {
+	cleanup_fd int fd = sys_open_tree(AT_FDCWD, source, OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
 	struct stat st;
 
-	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISLNK(st.st_mode) ? -WHERRY_SYMLINK_REFUSED : mount_clone(fd, "", recursive);
 }
 
 int op_open_tree(struct wherry_machine *m, const struct wherry_op_open_tree *op)
 {
+	const bool recursive = op->flags & WHERRY_TREE_RECURSIVE;
 	char source[WHERRY_MAX_PATH];
 	ssize_t length = wherry_expand(m, op->source, source, sizeof(source));
 	int fd;
 
 	if (length < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, (int)-length);
-	if (op->flags & WHERRY_TREE_NO_SYMLINK && is_symlink(source))
-		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, WHERRY_SYMLINK_REFUSED);
 	mount_clones_are_slaves |= op->flags & WHERRY_TREE_ON_HOST;
-	fd = mount_clone(AT_FDCWD, source, op->flags & WHERRY_TREE_RECURSIVE);
+	fd = op->flags & WHERRY_TREE_NO_SYMLINK ? clone_unless_symlink(source, recursive) : mount_clone(AT_FDCWD, source, recursive);
 	if (fd < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN_TREE, -fd);
 	wherry_set_register(m, op->out, fd);

@@ -5,7 +5,7 @@
  */
 #include "mounts.h"
 
-enum { RACES = 150 };
+enum { RACES = 150, ROOT_RACES = 3000 };
 
 /* ---- binds ----------------------------------------------------------------------------------------------------------- */
 
@@ -272,6 +272,52 @@ IN_BED(test_race_with_symlinks_walking)
 	race(1);
 }
 
+static int open_root(const char *source, uint32_t flags)
+{
+	const struct wherry_op_open_tree op = { .source = build_template(source), .flags = flags | WHERRY_TREE_NO_SYMLINK, .out = TREE };
+
+	return op_open_tree(m, &op);
+}
+
+IN_BED(test_a_rootfs_that_is_a_symlink)
+{
+	begin();
+	TRY(symlink(DECOY, BED "/link"));
+	CHECK_EQUAL(open_root(BED "/link", WHERRY_TREE_RECURSIVE), -WHERRY_SYMLINK_REFUSED);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_OPEN_TREE);
+	CHECK_EQUAL(open_root(BED "/missing", 0), -ENOENT);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_OPEN_TREE);
+	CHECK_EQUAL(m->registers[TREE], -1);
+	CHECK_EQUAL(open_root(BED "/link/directory", 0), 0); /* on the way there it may be one */
+	CHECK_EQUAL(faccessat(m->registers[TREE], "inner", F_OK, 0), 0);
+	wherry_close(&m->registers[TREE]);
+}
+
+/* What was looked at is what is taken, however the name is swapped meanwhile. */
+IN_BED(test_race_with_the_rootfs)
+{
+	int taken = 0, refused = 0;
+	pid_t flipper;
+
+	begin();
+	alarm(100);
+	bed_directory(BED "/real");
+	TRY(symlink(DECOY, BED "/link"));
+	flipper = bed_flip(BED "/real", BED "/link");
+	for (int i = 0; i < ROOT_RACES || (i < 100 * ROOT_RACES && !(taken && refused)); i++) {
+		int result = open_root(BED "/real", 0);
+
+		CHECK(result == 0 || result == -WHERRY_SYMLINK_REFUSED);
+		if (result == 0)
+			CHECK(faccessat(m->registers[TREE], "file", F_OK, 0) < 0); /* not the decoy */
+		taken += result == 0;
+		refused += result != 0;
+		wherry_close(&m->registers[TREE]);
+	}
+	bed_end(flipper);
+	CHECK(taken && refused);
+}
+
 /* ---- user namespaces ------------------------------------------------------------------------------------------------------ */
 
 static void locked_flags(void)
@@ -320,6 +366,8 @@ static const struct check_case cases[] = {
 	{ "proc_wants_a_real_directory", test_proc_wants_a_real_directory },
 	{ "race_with_symlinks", test_race_with_symlinks },
 	{ "race_with_symlinks_walking", test_race_with_symlinks_walking },
+	{ "a_rootfs_that_is_a_symlink", test_a_rootfs_that_is_a_symlink },
+	{ "race_with_the_rootfs", test_race_with_the_rootfs },
 	{ "locked_flags", test_locked_flags },
 	{ "locked_flags_before_5_12", test_locked_flags_before_5_12 },
 };

@@ -4,6 +4,7 @@
  */
 #include "bed.h"
 
+#include <linux/capability.h>
 #include <sys/socket.h>
 
 #include "../core/mount.h"
@@ -571,6 +572,28 @@ IN_BED(test_label_on_the_kernels_own_file)
 	CHECK_TEXT(bed_content(DECOY "/file"), "host");
 }
 
+/* Where no other procfs than the mounted one can be had: a file that stands over the kernel's is not written, with openat2 or without. */
+IN_BED(test_label_on_a_false_file)
+{
+	struct wherry_op_security_label op = { 0 };
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	begin();
+	op.module = build_text("nomodule");
+	op.label = build_text("a_t");
+	TRY(mount(DECOY "/file", "/proc/self/attr/exec", NULL, MS_BIND, NULL));
+	TRY(sys_capget(&header, data));
+	data[0].effective &= ~(1U << CAP_SYS_ADMIN);
+	TRY(sys_capset(&header, data));
+	for (int way = 0; way < 2; way++) {
+		securepath_without_openat2 = way;
+		CHECK_EQUAL(op_security_label(m, &op), -EXDEV);
+		CHECK_EQUAL(m->failed_call, WHERRY_CALL_LABEL);
+		CHECK_TEXT(bed_content(DECOY "/file"), "host");
+	}
+}
+
 static int count_descriptors(void)
 {
 	int count = 0;
@@ -621,6 +644,7 @@ static const struct check_case cases[] = {
 	{ "readonly_paths", test_readonly_paths },
 	{ "sysctl", test_sysctl },
 	{ "sysctls_share_a_procfs", test_sysctls_share_a_procfs },
+	{ "label_on_a_false_file", test_label_on_a_false_file },
 	{ "label_on_the_kernels_own_file", test_label_on_the_kernels_own_file },
 };
 
