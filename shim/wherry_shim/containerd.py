@@ -5,13 +5,11 @@ from wherry_shim import wire
 from wherry_shim.errors import INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED, ShimError
 from wherry_shim.loop import Later
 from wherry_shim.messages import PACKAGES
-from wherry_shim.service import EVENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
-    from wherry_shim.events import Command, Publisher
     from wherry_shim.loop import Task
 
     class Calls(Protocol):
@@ -89,7 +87,8 @@ class Call(Later):
     def _ended(self, task: "Task") -> None:
         try:
             answer = task.result()
-            pack(answer.get("stats"))
+            if "stats" in answer:
+                pack(answer["stats"])
             for process in answer.get("processes", ()):
                 pack(process.get("info"))
             self.set(wire.encode(self._table, answer))
@@ -116,14 +115,3 @@ class Handler:
         except wire.DecodeError as error:
             raise ShimError(INTERNAL, str(error))
         return Call(method, tables[1], self._service.call(method, request))
-
-
-class Emitter:
-    """The service's emit(): a topic and its fields become an event in the publisher's queue."""
-
-    def __init__(self, publisher: "Publisher | Command") -> None:
-        self._publisher = publisher
-
-    def __call__(self, topic: str, event: "dict[str, Any]") -> None:
-        name = EVENTS[topic]
-        self._publisher.put(topic, name, wire.encode(table_of(name), event))

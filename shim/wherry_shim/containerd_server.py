@@ -13,7 +13,7 @@ import time
 from wherry_shim import monitor, parking, ttrpc
 from wherry_shim.bootstrap import NAME, Arguments, UsageError, complain
 from wherry_shim.bootstrap_start import DIRECTORY, LISTENER, locked
-from wherry_shim.containerd import METHODS, SANDBOX_SERVICE, TASK_SERVICES, Emitter, Handler, unpack
+from wherry_shim.containerd import METHODS, SANDBOX_SERVICE, TASK_SERVICES, Handler, unpack
 from wherry_shim.events import Command, Publisher
 from wherry_shim.keeper import Setting
 from wherry_shim.loop import Later, Loop
@@ -62,7 +62,7 @@ class ContainerdServer:
         self.path, self.inode = path, 0
         self.publisher = self._publisher(arguments, environment)
         setting = Setting(arguments["namespace"], shim_pid=porter.pid if porter else 0)
-        self.service = Service(self.loop, setting, Emitter(self.publisher), unpack)
+        self.service = Service(self.loop, setting, self.publisher.put, unpack)
         self.service.porter = porter
         self.round: "Timer | None" = None
         self.leaving = False

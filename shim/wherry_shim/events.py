@@ -12,8 +12,10 @@ import time
 from _collections import deque  # type: ignore[import-not-found]
 
 from wherry_shim import ttrpc, wire
+from wherry_shim.containerd import table_of
 from wherry_shim.errors import CANCELED, DEADLINE_EXCEEDED, UNAVAILABLE, UNKNOWN, ShimError
 from wherry_shim.loop import EPOLLIN, EPOLLOUT, Later, Loop
+from wherry_shim.service import EVENTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,27 +27,38 @@ PATIENCE = 5.0  # seconds for one answer
 PAUSES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 TRIES = 5  # of an event that containerd answers with an error which may pass
 PRECIOUS = ("/tasks/exit", "/tasks/oom")
+_TABLES = {topic: table_of(name) for topic, name in EVENTS.items()}
 _PASSING = (CANCELED, UNKNOWN, DEADLINE_EXCEEDED, UNAVAILABLE)
 
 
-def envelope(namespace: str, topic: str, type_url: str, value: bytes, at: int) -> bytes:
+def packed(topic: str, event: "wire.Values") -> "wire.Values":
+    """An Any of the fields that the service gives."""
+    return {"type_url": EVENTS[topic], "value": wire.encode(_TABLES[topic], event)}
+
+
+def envelope(namespace: str, topic: str, event: "wire.Values", at: int) -> bytes:
     """A ForwardRequest. at: nanoseconds of 1970."""
-    event = {"type_url": type_url, "value": value}
     stamp = {"seconds": at // 1_000_000_000, "nanos": at % 1_000_000_000}
-    return wire.encode("forward.ForwardRequest", {"envelope": {"timestamp": stamp, "namespace": namespace, "topic": topic, "event": event}})
+    fields = {"timestamp": stamp, "namespace": namespace, "topic": topic, "event": packed(topic, event)}
+    return wire.encode("forward.ForwardRequest", {"envelope": fields})
 
 
 class Publisher:
-    """put() queues; the rest happens in the loop, once it has served who waits. address: containerd's ttrpc socket, "" = there is none and events
-    are dropped."""
+    """put() queues an event as the service gives it; the rest happens in the loop, once it has served who waits. address: containerd's ttrpc socket,
+    "" = there is none and events are dropped."""
 
     def __init__(self, loop: Loop, address: str, namespace: str) -> None:
         self.loop, self.address, self.namespace = loop, address, namespace
         self.log: "Callable[[str, str], None]" = lambda level, text: None
         self.dropped = 0
-        self._queue: "deque[tuple[str, str, bytes, int]]" = deque()
+        self._queue: "deque[tuple[str, wire.Values, int]]" = deque()
         self.sending = False
-        self._waiter: Later | None = None  # for the connection
+        self._answer: Later | None = None  # to what is on its way
+        self._unsent, self._events = b"", EPOLLIN
+        # The request of a Forward without its payload: before that, and behind it.
+        self._before = wire.encode("ttrpc.Request", {"service": SERVICE, "method": METHOD})
+        metadata = [{"key": "containerd-namespace-ttrpc", "value": namespace}]
+        self._after = wire.encode("ttrpc.Request", {"timeout_nano": int(PATIENCE * 1e9), "metadata": metadata})
         self._pause: Later | None = None
         self._peer: "_socket.socket | None" = None
         self._stream = 1
@@ -55,12 +68,12 @@ class Publisher:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, topic: str, type_url: str, value: bytes) -> None:
+    def put(self, topic: str, event: "wire.Values") -> None:
         if not self.address:
             return
         if len(self._queue) >= BOUND:
             self._make_room()
-        self._queue.append((topic, type_url, value, time.time_ns()))
+        self._queue.append((topic, event, time.time_ns()))
         if not self.sending:
             self.sending = True
             self.loop.afterwards(self._begin)
@@ -88,9 +101,9 @@ class Publisher:
     async def _send_all(self) -> None:
         failures = refusals = 0
         while self._queue:
-            topic, type_url, value, at = self._queue[0]
+            topic, event, at = self._queue[0]
             try:
-                await self._forward(envelope(self.namespace, topic, type_url, value, at))
+                await self._forward(envelope(self.namespace, topic, event, at))
             except ShimError as error:
                 refusals += 1
                 if error.code in _PASSING and refusals < TRIES:
@@ -132,57 +145,54 @@ class Publisher:
     async def _exchange(self, body: bytes) -> None:
         if self._peer is None:
             self._peer = ttrpc.connect(self.address, 0)  # a unix socket: at once, or not now
-            self._stream, self._frames = 1, ttrpc.Frames()
+            self._stream, self._frames, self._events = 1, ttrpc.Frames(), EPOLLIN
             self.loop.watch(self._peer.fileno(), self._stirred)
-        stream, self._stream = self._stream, self._stream + 2
-        metadata = [("containerd-namespace-ttrpc", self.namespace)]
-        data = ttrpc.frame(stream, ttrpc.REQUEST, ttrpc.request(SERVICE, METHOD, body, PATIENCE, metadata), 1)
-        expired = Later()
-        timer = self.loop.timer(PATIENCE, lambda: expired.fail(TimeoutError("containerd does not answer")))
+        self._answer = answer = Later()
+        timer = self.loop.timer(PATIENCE, lambda: answer.fail(TimeoutError("containerd does not answer")))
+        request = self._before + wire.encode("ttrpc.Request", {"payload": body}) + self._after
+        self._unsent = ttrpc.frame(self._stream, ttrpc.REQUEST, request, 1)
         try:
-            while data:
-                try:
-                    data = data[self._peer.send(data) :]
-                except BlockingIOError:
-                    await self._writable(self._peer, expired)
-            ttrpc.payload_of(await self._answer(self._peer, stream, expired))
+            self._flush()
+            ttrpc.payload_of(await answer)
         finally:
             timer.cancel()
+            self._answer = None
+            self._stream += 2
 
-    async def _answer(self, peer: "_socket.socket", stream: int, expired: Later) -> bytes:
-        while True:
-            await self._ready(expired)
-            data = peer.recv(ttrpc.CHUNK)
-            if not data:
-                raise ConnectionResetError("ttrpc: closed")
-            for number, kind, body in self._frames.feed(data):
-                if number == stream and kind == ttrpc.RESPONSE and body is not None:
-                    return body
-
-    async def _writable(self, peer: "_socket.socket", expired: Later) -> None:
-        self.loop.change(peer.fileno(), EPOLLOUT)
+    def _flush(self) -> None:
+        """What the kernel takes now, the rest when it takes more."""
+        assert self._peer is not None
         try:
-            await self._ready(expired)
-        finally:
-            self.loop.change(peer.fileno(), EPOLLIN)
+            self._unsent = self._unsent[self._peer.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        wanted = EPOLLIN | EPOLLOUT if self._unsent else EPOLLIN
+        if wanted != self._events:
+            self._events = wanted
+            self.loop.change(self._peer.fileno(), wanted)
 
-    async def _ready(self, expired: Later) -> None:
-        """Until the connection has something for us, or the time is up."""
-        either = self._waiter = Later()
-        expired.then(either.set)
-        try:
-            await either
-        finally:
-            self._waiter = None
-        if expired.done:
-            expired.result()
-
-    def _stirred(self, _: int) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is None:  # nobody has asked anything: its end
+    def _stirred(self, events: int) -> None:
+        """Its connection. Where nobody has asked anything that is its end."""
+        answer = self._answer
+        if answer is None:
             self.close()
-        else:
-            waiter.set()
+            return
+        try:
+            if events & EPOLLOUT:
+                self._flush()
+            if events & ~EPOLLOUT:
+                self._read(answer)
+        except OSError as error:
+            answer.fail(error)
+
+    def _read(self, answer: Later) -> None:
+        assert self._peer is not None
+        data = self._peer.recv(ttrpc.CHUNK)
+        if not data:
+            raise ConnectionResetError("ttrpc: closed")
+        for number, kind, body in self._frames.feed(data):
+            if number == self._stream and kind == ttrpc.RESPONSE and body is not None:
+                answer.set(body)
 
     def fileno(self) -> int:
         """Of its connection, -1 where there is none; a server that sleeps does without."""
@@ -225,8 +235,8 @@ class Command:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def put(self, topic: str, type_url: str, value: bytes) -> None:
-        self._queue.append((topic, wire.encode("any.Any", {"type_url": type_url, "value": value})))
+    def put(self, topic: str, event: "wire.Values") -> None:
+        self._queue.append((topic, wire.encode("any.Any", packed(topic, event))))
         if not self.sending:
             self.sending = True
             self.loop.start(self._send_all())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLHUP, EPOLLERR = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI, select.EPOLLHUP, select.EPOLLERR
 
+NEVER = float("inf")
 _BUSY_ROUNDS = 8
 
 
@@ -37,7 +38,7 @@ class Later:
         self.done = False
         self._value: "Any" = None
         self._error: "BaseException | None" = None
-        self._callbacks: "list[Callable[[Any], None]]" = []
+        self._callbacks: "list[Callable[[Any], None]] | None" = None
 
     def set(self, value: "Any" = None) -> None:
         """The first end is the one that counts."""
@@ -50,18 +51,21 @@ class Later:
         if self.done:
             return
         self.done, self._value, self._error = True, value, error
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
+        callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            for callback in callbacks:
+                callback(self)
 
     def then(self, callback: "Callable[[Any], None]") -> None:
         if self.done:
             callback(self)
+        elif self._callbacks is None:
+            self._callbacks = [callback]
         else:
             self._callbacks.append(callback)
 
     def forget(self, callback: "Callable[[Any], None]") -> None:
-        if callback in self._callbacks:
+        if self._callbacks is not None and callback in self._callbacks:
             self._callbacks.remove(callback)
 
     def result(self) -> "Any":
@@ -110,14 +114,13 @@ class Task(Later):
 
 
 class Timer:
-    __slots__ = ("at", "callback")
+    __slots__ = ("_loop", "at", "callback")
 
-    def __init__(self, at: float, callback: "Callable[[], None]") -> None:
-        self.at = at
-        self.callback: "Callable[[], None] | None" = callback
+    def __init__(self, loop: "Loop", at: float, callback: "Callable[[], None]") -> None:
+        self._loop, self.at, self.callback = loop, at, callback
 
     def cancel(self) -> None:
-        self.callback = None
+        self._loop.forget(self)
 
 
 class Loop:
@@ -125,6 +128,7 @@ class Loop:
         self._epoll = select.epoll()
         self._watched: "dict[int, Callable[[int], None]]" = {}
         self._timers: "list[Timer]" = []
+        self._due = NEVER
         self._soon: "list[Callable[[], None]]" = []
         self._afterwards: "list[Callable[[], None]]" = []
         self._busy = 0
@@ -174,9 +178,18 @@ class Loop:
     # ---- time
 
     def timer(self, seconds: float, callback: "Callable[[], None]") -> Timer:
-        timer = Timer(monotonic() + seconds, callback)
+        timer = Timer(self, monotonic() + seconds, callback)
         self._timers.append(timer)
+        if timer.at < self._due:
+            self._due = timer.at
         return timer
+
+    def forget(self, timer: Timer) -> None:
+        """One that has run already is no error."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+            if timer.at == self._due:
+                self._look_for_due()
 
     def sleep(self, seconds: float) -> Later:
         later = Later()
@@ -185,25 +198,17 @@ class Loop:
 
     def timers(self) -> "set[Timer]":
         """Those that are set."""
-        return {timer for timer in self._timers if timer.callback is not None}
+        return set(self._timers)
 
-    def _run_timers(self) -> float:
-        """Seconds to the next one; -1 = there is none."""
-        if not self._timers:
-            return -1
-        now = monotonic()
-        due = [timer for timer in self._timers if timer.at <= now]
-        if due:
-            self._timers = [timer for timer in self._timers if timer.at > now]
-            for timer in due:
-                self._call(timer)
-        self._timers = [timer for timer in self._timers if timer.callback is not None]
-        return max(0.0, min(timer.at for timer in self._timers) - monotonic()) if self._timers else -1
+    def _look_for_due(self) -> None:
+        self._due = min([timer.at for timer in self._timers], default=NEVER)
 
-    def _call(self, timer: Timer) -> None:
-        callback = timer.callback
-        if callback is not None:
-            self._guarded(callback)
+    def _run_timers(self, now: float) -> None:
+        for timer in [timer for timer in self._timers if timer.at <= now]:
+            if timer in self._timers:  # one before it may have cancelled it
+                self._timers.remove(timer)
+                self._guarded(timer.callback)
+        self._look_for_due()
 
     # ---- coroutines and threads
 
@@ -257,7 +262,13 @@ class Loop:
 
     def step(self, most: float = -1) -> None:
         """Waits once (at most so many seconds; -1 = until something happens) and serves what is ready."""
-        wait = self._run_timers()
+        wait: float = -1
+        if self._timers:
+            now = monotonic()
+            if self._due <= now:
+                self._run_timers(now)
+                now = monotonic()
+            wait = max(0.0, self._due - now) if self._timers else -1
         if not self._running and most < 0:
             return
         if most >= 0:
@@ -271,7 +282,10 @@ class Loop:
                 continue
             callback = self._watched.get(fd)
             if callback is not None:
-                self._guarded(callback, events)
+                try:
+                    callback(events)
+                except Exception as error:
+                    self.on_error(error)
         if self._afterwards:
             self._run_afterwards(bool(ready))
 
@@ -295,9 +309,9 @@ class Loop:
         for callback in callbacks:
             self._guarded(callback)
 
-    def _guarded(self, callback: "Callable[..., None]", *arguments: int) -> None:
+    def _guarded(self, callback: "Callable[[], None]") -> None:
         try:
-            callback(*arguments)
+            callback()
         except Exception as error:
             self.on_error(error)
 

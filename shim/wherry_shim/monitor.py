@@ -18,7 +18,7 @@ from _socket import (
     socket,
     socketpair,
 )
-from _struct import Struct, unpack
+from _struct import Struct, pack, unpack
 
 from wherry.kernel import native
 from wherry_shim.loop import EPOLLIN, EPOLLOUT
@@ -42,7 +42,9 @@ DESCRIPTORS = (
     *("events", "process", "master", "log_out", "log_err"),
 )
 TEXTS = ("root", "id", "bundle", "bundle_json", "pid_file", "name", "meta", "extra")
+_BITS = {name: 1 << index for index, name in enumerate(DESCRIPTORS)}
 _RIGHTS = CMSG_SPACE(4 * len(DESCRIPTORS))
+_NOTHING = [b""] * len(TEXTS)
 _COPIES = 1  # in `value` of LISTED
 
 
@@ -58,18 +60,16 @@ def packet(
     fds: "dict[str, int] | None" = None,
 ) -> "tuple[bytes, list[int]]":
     """A message, and the descriptors that go with it."""
-    texts, fds = texts or {}, {name: fd for name, fd in (fds or {}).items() if fd >= 0}
-    given = [(1 << DESCRIPTORS.index(name), fd) for name, fd in fds.items()]
-    given.sort()
-    bodies = [texts.get(name, b"") for name in TEXTS]
-    bits = sum(bit for bit, _ in given)
+    given = sorted([(_BITS[name], fd) for name, fd in fds.items() if fd >= 0]) if fds else []
+    bodies = [texts.get(name, b"") for name in TEXTS] if texts else _NOTHING
+    bits = sum([bit for bit, _ in given])
     head = HEAD.pack(VERSION, kind, count, process, bits, pid, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
-    return head + b"".join(body + b"\0" for body in bodies), [fd for _, fd in given]
+    return head + b"\0".join(bodies) + b"\0", [fd for _, fd in given]
 
 
 def rights(fds: "list[int]") -> "list[tuple[int, int, bytes]]":
     """What goes with sendmsg()."""
-    return [(SOL_SOCKET, SCM_RIGHTS, Struct(f"{len(fds)}i").pack(*fds))] if fds else []
+    return [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(fds)}i", *fds))] if fds else []
 
 
 def passed(ancillary: "list[tuple[int, int, bytes]]") -> "list[int]":
@@ -95,12 +95,17 @@ class Report:
     __slots__ = ("call", "error", "fds", "kind", "nanos", "oom", "pid", "process", "seconds", "signal", "status", "step", "texts", "undo", "value")
 
     def __init__(self, data: bytes, fds: "list[int]") -> None:
-        (_, self.kind, _, self.process, bits, self.pid, self.status, self.signal, self.oom) = HEAD.unpack_from(data)[:9]
-        (self.seconds, self.nanos, self.step, self.value, self.error, self.call, self.undo) = HEAD.unpack_from(data)[9:16]
-        self.fds = {name: fds.pop(0) for index, name in enumerate(DESCRIPTORS) if bits & 1 << index and fds}
+        (_, self.kind, _, self.process, bits, self.pid, self.status, self.signal, self.oom, *more) = HEAD.unpack_from(data)
+        (self.seconds, self.nanos, self.step, self.value, self.error, self.call, self.undo, _, *lengths) = more
+        names = [name for name, bit in _BITS.items() if bits & bit] if fds else ()
+        self.fds = dict(zip(names, fds, strict=False))
         self.texts: "dict[str, bytes]" = {}
+        if any(lengths):
+            self._read_texts(data, lengths)
+
+    def _read_texts(self, data: bytes, lengths: "list[int]") -> None:
         at = HEAD.size
-        for name, length in zip(TEXTS, HEAD.unpack_from(data)[17:], strict=True):
+        for name, length in zip(TEXTS, lengths, strict=True):
             if length:
                 self.texts[name] = data[at : at + length]
             at += length + 1
@@ -242,25 +247,28 @@ class Monitor:
         if events & EPOLLOUT:
             self._flush()
         if events & ~EPOLLOUT:
-            self._readable(events)
+            self._read()
 
-    def _readable(self, events: int) -> None:
-        while self._socket is not None:
-            try:
-                data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE, _RIGHTS, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:  # said once: it went without having read all. What it had said comes after it
-                continue
-            except OSError:
-                data, ancillary = b"", []
-            if not data:
-                self._lost()
-                return
-            report = Report(data, passed(ancillary))
-            if report.kind == LISTED:
-                self.copies = bool(report.value & _COPIES)
-            self.on_report(report)
+    def _read(self) -> bool:
+        """One report. False: there is none now."""
+        if self._socket is None:
+            return False
+        try:
+            data, ancillary, _, _ = self._socket.recvmsg(MAX_MESSAGE, _RIGHTS, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:  # said once: it went without having read all. What it had said comes after it
+            return True
+        except OSError:
+            data, ancillary = b"", []
+        if not data:
+            self._lost()
+            return False
+        report = Report(data, passed(ancillary))
+        if report.kind == LISTED:
+            self.copies = bool(report.value & _COPIES)
+        self.on_report(report)
+        return True
 
     def _lost(self) -> None:
         self.close()
@@ -274,7 +282,8 @@ class Monitor:
             posix.waitpid(self.pid, posix.WNOHANG)
         except ChildProcessError:  # swept up by the keeper, or the porter's
             pass
-        self._readable(events)  # its last words come before its end
+        while self._read():  # its last words come before its end
+            pass
         if self._socket is not None:
             self._lost()
 

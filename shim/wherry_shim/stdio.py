@@ -198,10 +198,10 @@ async def open_streams(
 
 
 def _fill(streams: Streams, terminal: bool) -> None:
-    """What nobody has named is /dev/null."""
-    for name in () if terminal else ("stdin", "stdout", "stderr"):
-        if name not in streams.given:
-            streams.given[name] = posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC)
+    """What nobody has named is /dev/null, of this process alone."""
+    missing = [name for name in ("stdin", "stdout", "stderr") if name not in streams.given]
+    if missing and not terminal:
+        streams.given |= dict.fromkeys(missing, posix.open("/dev/null", posix.O_RDWR | posix.O_CLOEXEC))
 
 
 def _open_output(streams: Streams, names: Names, namespace: str, id: str) -> None:

@@ -74,6 +74,13 @@ class Frames:
         return bool(self._have or self._discard)
 
     def feed(self, data: bytes) -> "Iterable[tuple[int, int, bytes | None]]":
+        if not self._have and not self._discard and len(data) >= HEADER.size:
+            length, stream, kind, _flags = HEADER.unpack_from(data)
+            if length == len(data) - HEADER.size <= LARGEST:  # nearly always: one frame, and nothing else
+                return ((stream, kind, data[HEADER.size :]),)
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> "Iterable[tuple[int, int, bytes | None]]":
         self._have += data
         while True:
             if self._discard:
@@ -287,11 +294,18 @@ class Connection:
     def _send(self, data: bytes) -> None:
         if self.closed:
             return
+        if not self._out:
+            try:
+                data = data[self._peer.send(data) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.close()
+                return
+            if not data:
+                return
         self._out += data
-        if len(self._out) == len(data):
-            self._flush()
-        else:
-            self._watch()
+        self._watch()
 
     def _flush(self) -> None:
         try:
@@ -363,6 +377,8 @@ def request(service: str, method: str, payload: bytes, timeout: float | None = N
 
 def payload_of(data: bytes) -> bytes:
     """Of a Response; raises the ShimError that it carries."""
+    if not data:
+        return b""
     answer = wire.decode("ttrpc.Response", data)
     status = answer["status"]
     if status and status["code"]:

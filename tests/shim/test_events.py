@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from wherry_shim import events, wire
-from wherry_shim.containerd import Emitter
 from wherry_shim.loop import Loop
 
 from .fakes import FakeContainerd
@@ -58,12 +57,12 @@ def until(loop: Loop, condition: Callable[[], bool], seconds: float = 20) -> Non
 
 def put(publisher: events.Publisher, *topics: str) -> None:
     for topic in topics:
-        Emitter(publisher)(topic, {"container_id": "c", "pid": 1})
+        publisher.put(topic, {"container_id": "c", "pid": 1})
 
 
 def test_an_event_as_containerd_wants_it(loop: Loop, publisher: events.Publisher, containerd: Callable[..., FakeContainerd]) -> None:
     there = containerd()
-    Emitter(publisher)("/tasks/exit", {"container_id": "c", "id": "e", "pid": 7, "exit_status": 137, "exited_at": {"seconds": 5, "nanos": 6}})
+    publisher.put("/tasks/exit", {"container_id": "c", "id": "e", "pid": 7, "exit_status": 137, "exited_at": {"seconds": 5, "nanos": 6}})
     until(loop, lambda: bool(there.envelopes))
     envelope = there.envelopes[0]
     assert (envelope["namespace"], envelope["topic"], envelope["event"]["type_url"]) == ("default", "/tasks/exit", "containerd.events.TaskExit")
