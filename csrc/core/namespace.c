@@ -149,10 +149,17 @@ static pid_t clone_init(const struct wherry_op_clone *op, bool by_caller, int cg
 	return plain_clone(args.flags | args.exit_signal, pidfd);
 }
 
-/* Init attaches itself before it does anything else. */
-static int attach_self(struct wherry_machine *m, int cgroup)
+/* Init, before it does anything else: it is in its cgroup, and has no directory of the host. */
+static int enter_cgroup(struct wherry_machine *m, const struct wherry_op_clone *op, bool attach)
 {
-	return wherry_write_file(cgroup, "cgroup.procs", "0", 1, NULL) < 0 ? wherry_fail_errno(m, WHERRY_CALL_WRITE) : 0;
+	int error = 0;
+
+	if (op->into_cgroup == WHERRY_NO_REGISTER)
+		return 0;
+	if (attach && wherry_write_file(m->registers[op->into_cgroup], "cgroup.procs", "0", 1, NULL) < 0)
+		error = wherry_fail_errno(m, WHERRY_CALL_WRITE);
+	wherry_set_register(m, op->into_cgroup, -1);
+	return error;
 }
 
 /* Between init and its launcher. */
@@ -183,7 +190,7 @@ int op_clone(struct wherry_machine *m, const struct wherry_op_clone *op)
 	m->helper = pair[pid ? 0 : 1];
 	wherry_close(&pair[pid ? 1 : 0]);
 	if (!pid)
-		_exit(wherry_init_main(m, attach ? attach_self(m, cgroup) : 0));
+		_exit(wherry_init_main(m, enter_cgroup(m, op, attach)));
 	(void)!chdir("/"); /* init keeps the rootfs's place; nothing of the host's is run there */
 	m->init = pid;
 	m->init_pidfd = pidfd >= 0 ? pidfd : sys_pidfd_open(pid, 0);

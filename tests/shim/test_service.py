@@ -3,9 +3,11 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +83,35 @@ def test_a_monitor_is_no_file_of_the_host(server: Server, bundle: Bundle) -> Non
     assert monitor is not None
     assert os.readlink(f"/proc/{monitor.pid}/exe") == "/memfd:wherry (deleted)"
     assert Path(f"/proc/{monitor.pid}/comm").read_text() == "wherry-monitor\n"
+
+
+def test_what_an_exec_holds_before_it_is_the_program(server: Server, bundle: Bundle) -> None:
+    """It freezes itself as it enters the freezer: until then it has let go of the monitor's, the helper's, and of the host's directories."""
+    line = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":freezer:" in line), None)
+    if line is None or not Path("/sys/fs/cgroup/freezer").is_dir():
+        pytest.skip("requires a freezer of cgroup v1: a cgroup v2 has none that the process enters by itself")
+    init = make(server, bundle)
+    server.call("Start", id="a")
+    path = next(line.split(":", 2)[2] for line in Path(f"/proc/{init}/cgroup").read_text().splitlines() if ":freezer:" in line)
+    freezer = Path("/sys/fs/cgroup/freezer") / path.lstrip("/")
+    for exec_id in ("known", "e"):  # the service looks at the freezer for the first of a kind alone
+        server.call("Exec", id="a", exec_id=exec_id, spec=shell("exit 3"))
+    server.call("Start", id="a", exec_id="known")
+    assert server.call("Wait", id="a", exec_id="known")["exit_status"] == 3
+    server.loop.step(0)
+    freezer.joinpath("freezer.state").write_text("FROZEN")
+    try:
+        start = server.begin("Start", id="a", exec_id="e")
+        server.until(lambda: len(freezer.joinpath("cgroup.procs").read_text().split()) == 2)
+        (pid,) = {int(word) for word in freezer.joinpath("cgroup.procs").read_text().split()} - {init}
+        names = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    finally:
+        freezer.joinpath("freezer.state").write_text("THAWED")
+    server.finish(start)
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 3
+    kinds = Counter(re.sub(r"[0-9]|^/sys/fs/cgroup/.*(?=/tasks$)", "", name) for name in names)
+    assert kinds.pop("socket:[]") == 1  # to who makes it
+    assert kinds.keys() <= {"/dev/null", "pipe:[]", "anon_inode:[signalfd]", "/tasks", "mnt:[]", "/memfd:wherry (deleted)"}
 
 
 @pytest.mark.parametrize("kind", ["user", "time", "cgroup"])
