@@ -111,7 +111,7 @@ def _compile(section: dict[str, Any]) -> bytes:
         for architecture in architectures:
             for name in rule["names"]:
                 found = library.resolve_syscall(_constant(library, architecture), name)
-                newest[architecture] = max(newest.get(architecture, -1), found if found < X32_BIT else found & ~X32_BIT)
+                newest[architecture] = max(newest.get(architecture, -1), found)
     return _unknown_calls(section, newest) + _export(program)
 
 
@@ -138,17 +138,20 @@ def _architectures(program: Any, library: Any, section: dict[str, Any]) -> list[
     names = [native] if native else []
     for number, wanted in enumerate(section.get("architectures") or ()):
         name = ARCHITECTURES[wanted][0]
+        pointer = f"{POINTER}/architectures/{number}"
         try:
             constant = _constant(library, name)
         except AttributeError:
             constant = None
         if constant is None:
-            raise ConfigError(
-                f"this libseccomp does not know {wanted}", code="WHERRY-SECCOMP-COMPILE", pointer=f"{POINTER}/architectures/{number}"
-            )
-        if name not in names:
+            raise ConfigError(f"this libseccomp does not know {wanted}", code="WHERRY-SECCOMP-COMPILE", pointer=pointer)
+        if name in names:
+            continue
+        try:
             program.add_arch(constant)
-            names.append(name)
+        except OSError as error:  # of the other byte order
+            raise ConfigError(f"libseccomp refuses {wanted}: {error}", code="WHERRY-SECCOMP-COMPILE", pointer=pointer) from error
+        names.append(name)
     return names
 
 
@@ -238,15 +241,13 @@ def _unknown_calls(section: dict[str, Any], newest: dict[str, int]) -> bytes:
 
 
 def _block(architecture: str, newest: int) -> list[bytes]:
-    """Falls through to the next block with A = arch, or returns. x32 shares x86_64's token and is told apart by a bit of the number."""
+    """Falls through to the next block with A = arch, or returns. x32 shares x86_64's token and is told apart by a bit of its numbers, `newest` among
+    them: all of them are above x86_64's, whose block leaves them alone."""
     token = _TOKENS[architecture]
     refuse = _statement(0x06, _NUMBERED["SCMP_ACT_ERRNO"] | ENOSYS)
-    if architecture == "x32":
-        tests = [_jump(0x35, X32_BIT, 0, 2), _jump(0x25, X32_BIT | newest, 0, 1), refuse]
-    elif architecture == "x86_64":
-        tests = [_jump(0x35, X32_BIT, 2, 0), _jump(0x25, newest, 0, 1), refuse]
-    else:
-        tests = [_jump(0x25, newest, 0, 1), refuse]
+    tests = [_jump(0x25, newest, 0, 1), refuse]
+    if architecture == "x86_64":
+        tests = [_jump(0x35, X32_BIT, 2, 0), *tests]
     body = [_statement(0x20, 0), *tests, _statement(0x20, 4)]  # A = nr, ..., A = arch again
     return [_jump(0x15, token, 0, len(body)), *body]
 

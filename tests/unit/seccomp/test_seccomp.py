@@ -83,6 +83,39 @@ def test_newness_is_counted_for_each_architecture() -> None:
     assert run(program, 0x40000000 | SOCKET) == ERRNO | 1
 
 
+X32 = 0x40000000
+ARM64 = 0xC00000B7
+BOUNDS = sorted({*range(5), *(near + step for near in (3, 16, 54, 435, 514, 1000, X32, I386, X32 | 16, X32 | 514, 1 << 31, (1 << 32) - 2) for step in (-1, 0, 1))})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"X86_64": 16, "X86": 54, "X32": 514},  # ioctl: each architecture has another number
+        {"X86_64": 16, "X32": 514, "X86": 54},
+        {"X86_64": 16, "X86": 54},
+        {"X86_64": 16},
+        {"X86_64": 16, "X32": 514, "AARCH64": 63},
+    ],
+)
+def test_what_is_newer_has_no_answer_but_enosys(names: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number near a bound, of each architecture: ENOSYS where it is above the newest one that is named, else what libseccomp says."""
+    profile = section(allow("read", "ioctl"), architectures=[f"SCMP_ARCH_{name}" for name in names])
+    program = compiler.compile_section(profile)
+    monkeypatch.setattr(compiler, "_unknown_calls", lambda *_: b"")
+    plain = compiler.compile_section(profile)
+    assert len(program) > len(plain)
+    seen = set()
+    for arch in (X86_64, I386, ARM64, 0):
+        for number in BOUNDS:
+            name = {X86_64: "X32" if number >= X32 else "X86_64", I386: "X86", ARM64: "AARCH64", 0: ""}[arch]
+            newer = name in names and number & ~(X32 if name == "X32" else 0) > names[name]
+            answer = run(program, number, arch=arch)
+            assert answer == (ERRNO | 38 if newer else run(plain, number, arch=arch)), f"{name or 'none'} {number:#x}"
+            seen.add(answer)
+    assert {ALLOW, ERRNO | 1, ERRNO | 38} < seen
+
+
 @pytest.mark.parametrize("action", ["SCMP_ACT_ALLOW", "SCMP_ACT_LOG"])
 def test_a_lenient_default_needs_no_enosys(action: str) -> None:
     program = compiler.compile_section({"defaultAction": action, "syscalls": [{"names": ["socket"], "action": "SCMP_ACT_KILL_PROCESS"}]})
@@ -156,6 +189,12 @@ def test_a_libseccomp_without_the_architecture(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match="does not know SCMP_ARCH_X86") as caught:
         compiler.compile_section(section(allow("read"), architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]))
     assert caught.value.pointer == "/linux/seccomp/architectures/0"
+
+
+def test_an_architecture_of_the_other_byte_order() -> None:
+    with pytest.raises(ConfigError, match="SCMP_ARCH_S390") as caught:
+        compiler.compile_section(section(allow("read"), architectures=["SCMP_ARCH_X86_64", "SCMP_ARCH_S390"]))
+    assert caught.value.pointer == "/linux/seccomp/architectures/1"
 
 
 def test_heaviness_begins_with_eight() -> None:
