@@ -175,7 +175,7 @@ def shim_processes(place: Path, shim: Shim) -> dict[int, str]:
             elif not shim.runtime and words.startswith(f"wherry-monitor -namespace {NAMESPACE} "):
                 found[int(name)] = "monitor"
     if not shim.runtime and (pid := zygote_of(shim)):
-        found[pid] = "zygote"
+        found |= {one: "zygote" for one in (pid, *spares_of(pid))}
     return found
 
 
@@ -188,6 +188,12 @@ def zygote_of(shim: Shim) -> int:
             return 0
         pid: int = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         return pid
+
+
+def spares_of(zygote: int) -> list[int]:
+    """What it has forked in advance, and nobody has asked for yet."""
+    children = map(int, Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split())
+    return [pid for pid in children if b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def weigh(shim: Shim, place: Path, pods: int) -> Memory:

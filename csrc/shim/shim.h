@@ -46,9 +46,9 @@ bool shim_group(struct shim_text *group);
 /* world.c: of the zygote that can serve us */
 bool shim_zygote_path(char path[SHIM_SOCKET]);
 
-/* zygote.c: a connected socket, or -1; then the worker's pid, or -1 */
+/* zygote.c: a connected socket, or -1; then whether a worker is asked for, which speaks to `given` */
 int shim_zygote_connect(const char *path, int patience_ms);
-pid_t shim_zygote_ask(int zygote, char **argv, int32_t score, int given, int log);
+bool shim_zygote_ask(int zygote, char **argv, int32_t score, int given, int log);
 
 /* porter.c: without an action and with a listening socket as descriptor 3 this program is a pod's porter (porter.h) */
 bool shim_is_porter(void);

@@ -78,18 +78,12 @@ static bool start_cold(struct porter *p, int control)
 	return pid > 0;
 }
 
-static bool ask_zygote(struct porter *p, int control)
-{
-	cleanup_fd int zygote = shim_zygote_connect(p->zygote, PORTER_ANSWER_MS);
-
-	return zygote >= 0 && shim_zygote_ask(zygote, p->argv, (int32_t)shim_score("/proc/self/oom_score_adj"), control, STDERR_FILENO) > 0;
-}
 
 /* Its first word, and whether it reads what we have: a state of a newer version is not given to an older one, that would lose it. */
-static bool is_ready(struct porter *p, int control)
+static bool is_ready(struct porter *p, int control, int patience_ms)
 {
 	static struct porter_message message;
-	const struct timeval patience = { .tv_sec = PORTER_BEGIN_MS / 1000 };
+	const struct timeval patience = { .tv_sec = patience_ms / 1000, .tv_usec = patience_ms % 1000 * 1000 };
 	bool fits;
 
 	setsockopt(control, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
@@ -102,19 +96,30 @@ static bool is_ready(struct porter *p, int control)
 	return fits;
 }
 
+/* The zygote's, or a cold one. control: the worker's end, which is closed here: its end is to be seen at the other. */
+static bool begin(struct porter *p, int ours, int control, bool cold)
+{
+	cleanup_fd int zygote = cold ? -1 : shim_zygote_connect(p->zygote, PORTER_ANSWER_MS);
+	const bool asked = cold ? start_cold(p, control)
+		: zygote >= 0 && shim_zygote_ask(zygote, p->argv, (int32_t)shim_score("/proc/self/oom_score_adj"), control, STDERR_FILENO);
+
+	close(control);
+	return asked && is_ready(p, ours, cold ? PORTER_BEGIN_MS : PORTER_ANSWER_MS);
+}
+
 int porter_begin_worker(struct porter *p, bool cold)
 {
 	int pair[2];
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -1;
-	if ((cold || !ask_zygote(p, pair[1])) && !start_cold(p, pair[1]))
-		wherry_close(&pair[0]);
-	close(pair[1]);
-	if (pair[0] >= 0 && is_ready(p, pair[0])) {
-		p->control = pair[0];
-		return 0;
+	for (;; cold = true) {
+		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+			return -1;
+		if (begin(p, pair[0], pair[1], cold)) {
+			p->control = pair[0];
+			return 0;
+		}
+		close(pair[0]);
+		if (cold)
+			return -1;
 	}
-	wherry_close(&pair[0]);
-	return -1;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One request to the zygote (shim/wherry_shim/zygote.py): a packet with header, limits, arguments and environment, and two descriptors. It
- * answers with the server's pid; our last word lets the server begin. No answer in time, and we hang up: then there is no server.
+ * One request to the zygote (shim/wherry_shim/zygote.py): a packet with header, limits, arguments and environment, and two descriptors. The last
+ * word that lets the worker begin comes at once behind it, and nobody waits for its pid: a worker has nothing before it has spoken to its porter.
  */
 #include "shim.h"
 
@@ -80,14 +80,13 @@ int shim_zygote_connect(const char *path, int patience_ms)
 	return peer.uid == geteuid() && peer.gid == getegid() ? wherry_steal(&fd) : -1;
 }
 
-pid_t shim_zygote_ask(int zygote, char **argv, int32_t score, int given, int log)
+bool shim_zygote_ask(int zygote, char **argv, int32_t score, int given, int log)
 {
 	union { struct cmsghdr head; char room[CMSG_SPACE(2 * sizeof(int))]; } control = { 0 };
 	struct iovec part = { .iov_base = &packet };
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
 	const int fds[] = { given, log };
 	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-	uint32_t pid = 0;
 	size_t used = 0;
 
 	packet.head.magic = MAGIC;
@@ -96,13 +95,11 @@ pid_t shim_zygote_ask(int zygote, char **argv, int32_t score, int given, int log
 	packet.head.oom_score = score;
 	put_limits();
 	if (!put_arguments(&used, argv) || !put_environment(&used))
-		return -1;
+		return false;
 	part.iov_len = sizeof(packet.head) + used;
 	rights->cmsg_level = SOL_SOCKET;
 	rights->cmsg_type = SCM_RIGHTS;
 	rights->cmsg_len = CMSG_LEN(sizeof(fds));
 	memcpy(CMSG_DATA(rights), fds, sizeof(fds));
-	if (sendmsg(zygote, &message, MSG_NOSIGNAL) < 0 || recv(zygote, &pid, sizeof(pid), 0) != sizeof(pid) || !pid)
-		return -1;
-	return send(zygote, "g", 1, MSG_NOSIGNAL) == 1 ? (pid_t)pid : -1;
+	return sendmsg(zygote, &message, MSG_NOSIGNAL) > 0 && send(zygote, "g", 1, MSG_NOSIGNAL) == 1;
 }

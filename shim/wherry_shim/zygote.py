@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The zygote: an interpreter that has everything loaded and forks a server in a millisecond. It holds no state and no container.
 
-The first cold server of a kind leaves one behind, which goes when nobody has asked it for a while. A fork inherits its parent's world, so there is
-one for each installation, build, user, set of namespaces and cgroup: all of that is in its socket's name. What differs from one start to the next
-comes with the request, and the server applies it before it accepts anybody: standard error, environment, umask, limits, oom_score_adj.
+The first cold server of a kind leaves one behind, which goes when nobody has asked it for a while. One fork of it waits in its place (spare.py). A fork
+inherits its parent's world, so there is one zygote for each installation, build, user, set of namespaces and cgroup: all of that is in its socket's
+name. What differs from one start to the next comes with the request, and the server applies it before it accepts anybody: standard error,
+environment, umask, limits, oom_score_adj.
 
 Request, one packet: header, then argv and environment, each text with a NUL; descriptors: the listening socket, the log. Answer: the server's pid, and
 a last word to the server, GO: without it the server ends. Whoever gets no answer at once closes the socket and starts a cold server instead: a zygote
 that is gone, slow or hung costs a few milliseconds and nothing else, and two servers never share a socket.
 """
 
+import _signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
 import gc
@@ -17,6 +19,11 @@ import posix
 import sys
 from _struct import Struct
 from _struct import error as StructError  # type: ignore[attr-defined]
+from time import monotonic
+
+from wherry_shim import monitor
+from wherry_shim.monitor import passed, rights
+from wherry_shim.spare import Spare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ LARGEST = 192 << 10
 PATIENCE = 0.02
 """Seconds that a start waits for the answer."""
 IDLE = 30.0  # probes come every ten seconds, and keep it
+SETTLE = 0.05  # without a request, before a spare is made: what was asked for has the processor first
 TITLE = "containerd-shim-wherry-v2 zygote"
 NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
 CREDENTIALS = (b"Uid:", b"Gid:", b"Groups:", b"CapPrm:", b"CapEff:", b"CapBnd:", b"NoNewPrivs:", b"Seccomp:")
@@ -83,8 +91,7 @@ def ask(path: str, argv: "list[str]", environment: "dict[bytes, bytes]", oom_sco
         peer.connect(path)
         if not may_connect(peer) or len(packet) > LARGEST:
             return 0
-        rights = Struct(f"{len(fds)}i").pack(*fds)
-        peer.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+        peer.sendmsg([packet], rights(fds), _socket.MSG_NOSIGNAL)
         pid = int.from_bytes(peer.recv(4), "little")
         return pid if pid and peer.send(GO) else 0
     except OSError:
@@ -136,71 +143,92 @@ class Zygote:
 
     def run(self) -> None:
         """Until nobody has asked for IDLE seconds."""
-        self._listener.settimeout(IDLE)
+        asked = monotonic()
         while True:
+            if self._asked(SETTLE):
+                asked = monotonic()
+                continue
+            if Spare(self._listener, self.answer).taken(IDLE):
+                asked = monotonic()
+            elif monotonic() - asked >= IDLE and self._leave():
+                self._listener.close()
+                return
+
+    def _asked(self, seconds: float) -> bool:
+        """False: by nobody in this time."""
+        self._listener.settimeout(seconds)
+        try:
+            request, peer, fds = accepted(self._listener)
+        except TimeoutError:
+            return False
+        except (OSError, ValueError, StructError):
+            return True  # a client that has gone, or none that we know
+        try:
+            pid = posix.fork()
+            if pid:
+                return True
             try:
-                self._one()
-            except TimeoutError:
-                if self._leave():
-                    self._listener.close()
-                    return
-            except (OSError, ValueError, StructError):
-                continue  # a client that has gone, or none that we know
+                self.answer(request, peer, fds, Prepared())
+            finally:
+                posix._exit(1)
+        finally:
+            for fd in fds:
+                posix.close(fd)
+            peer.close()
 
     def _leave(self) -> bool:
         from wherry_shim.bootstrap_start import locked
 
         lock = locked(self.path.rpartition("/")[0])
         try:
-            self._listener.settimeout(0)
-            self._one()
-            return False
-        except BlockingIOError:
+            if self._asked(0):
+                return False
             posix.unlink(self.path)
             return True
-        except (OSError, ValueError, StructError):
-            return False  # somebody has asked, in whatever words
         finally:
-            self._listener.settimeout(IDLE)
             posix.close(lock)
 
-    def _one(self) -> None:
-        from wherry_shim.ttrpc import may_connect
-
-        descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
-        peer = _socket.socket(fileno=descriptor)
-        fds: list[int] = []
-        try:
-            if not may_connect(peer):
-                return
-            peer.settimeout(1)
-            packet, ancillary, _, _ = peer.recvmsg(LARGEST, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
-            for _, kind, raw in ancillary:
-                if kind == _socket.SCM_RIGHTS:
-                    fds += Struct(f"{len(raw) // 4}i").unpack(raw[: len(raw) // 4 * 4])
-            self._fork(peer, packet, fds)
-        except TimeoutError:
-            return  # somebody who connects and says nothing
-        finally:
-            for fd in fds:
-                posix.close(fd)
-            peer.close()
-
-    def _fork(self, peer: "_socket.socket", packet: bytes, fds: "list[int]") -> None:
-        request = Request(packet)
-        if len(fds) != 2:
-            raise ValueError("two descriptors belong to a request")
-        pid = posix.fork()
-        if pid:
-            peer.send(pid.to_bytes(4, "little"))
+    def answer(self, request: "Request", peer: "_socket.socket", fds: "list[int]", prepared: "Prepared", taken: "Callable[[], None]" = lambda: None) -> None:
+        """In the child. It returns where nobody waits for a server any more; else it ends as one."""
+        peer.send(posix.getpid().to_bytes(4, "little"))
+        if peer.recv(1) != GO:
             return
         try:
-            if peer.recv(1) != GO:
-                posix._exit(0)
-            become(request, fds)
+            taken()
+            become(request, fds, prepared)
             self._serve(request.argv)
         finally:
             posix._exit(1)
+
+
+def accepted(listener: "_socket.socket") -> "tuple[Request, _socket.socket, list[int]]":
+    """Who asks, and what for. ValueError, OSError and struct.error: nobody that we know; TimeoutError: nobody."""
+    from wherry_shim.ttrpc import may_connect
+
+    try:
+        descriptor, _ = listener._accept()  # type: ignore[attr-defined]
+    except BlockingIOError as error:
+        raise TimeoutError from error
+    peer = _socket.socket(fileno=descriptor)
+    fds: list[int] = []
+    try:
+        if not may_connect(peer):
+            raise ValueError("of another user")
+        peer.settimeout(1)
+        try:
+            packet, ancillary, _, _ = peer.recvmsg(LARGEST, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError as error:
+            raise ValueError("it says nothing") from error
+        fds = passed(ancillary)
+        request = Request(packet)
+        if len(fds) != 2:
+            raise ValueError("two descriptors belong to a request")
+        return request, peer, fds
+    except BaseException:
+        for fd in fds:
+            posix.close(fd)
+        peer.close()
+        raise
 
 
 class Request:
@@ -216,26 +244,36 @@ class Request:
         self.environment = dict(text.split(b"=", 1) for text in texts[count:-1] if b"=" in text)
 
 
-def become(request: Request, fds: "list[int]") -> None:
+class Prepared:
+    """What a child can do before it knows who asks."""
+
+    def __init__(self) -> None:
+        import resource
+
+        posix.setpgid(0, 0)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        self.limits = tuple(value & (1 << 64) - 1 for number in range(16) for value in resource.getrlimit(number))
+        self.oom_score = _read("/proc/self/oom_score_adj").strip()
+        self.title = Title()
+
+
+def become(request: Request, fds: "list[int]", prepared: Prepared) -> None:
     """In the child: what an exec and its parent would have given to a cold server."""
-    import _signal  # type: ignore[import-not-found]
-
     from wherry_shim.bootstrap_start import LISTENER
-    from wherry_shim.monitor import close_from
 
-    posix.setpgid(0, 0)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     low = [fcntl.fcntl(fd, fcntl.F_DUPFD, LISTENER + 1) for fd in fds]
     posix.dup2(low[1], 2)
     posix.dup2(low[0], LISTENER)
-    close_from(LISTENER + 1)
     posix.umask(request.umask)
     _set_environment(request.environment)
-    _set_limits(request.limits)
-    if request.oom_score != KEEP:
-        _write("/proc/self/oom_score_adj", str(request.oom_score).encode())
+    if request.limits != prepared.limits:
+        _set_limits(request.limits)
+    score = str(request.oom_score).encode()
+    if request.oom_score != KEEP and score != prepared.oom_score:
+        _write("/proc/self/oom_score_adj", score)
     sys.argv = list(request.argv)
-    set_title(" ".join(request.argv))
+    prepared.title.set(" ".join(request.argv))
+    monitor.close_from(LISTENER + 1)
 
 
 def _set_environment(environment: "dict[bytes, bytes]") -> None:
@@ -274,22 +312,35 @@ def _write(path: str, data: bytes) -> None:
         posix.close(fd)
 
 
-def set_title(text: str) -> None:
+class Title:
     """What `ps` shows: over our arguments, and over the environment behind them where it is longer."""
-    try:
-        fields = _read("/proc/self/stat").rpartition(b")")[2].split()
-        start, end, last = int(fields[45]), int(fields[46]), int(fields[48])
-        room = last - start
-        data = text.encode("utf-8", "replace")[: room - 1]
-        # a byte that is not NUL at the end of the arguments says that they go on
-        data += b"\0" * max(1, end - start - len(data))
-        fd = posix.open("/proc/self/mem", posix.O_WRONLY | posix.O_CLOEXEC)
+
+    def __init__(self) -> None:
+        self._memory = -1
         try:
-            posix.pwrite(fd, data, start)
-        finally:
-            posix.close(fd)
-    except (OSError, ValueError, IndexError):
-        pass
+            fields = _read("/proc/self/stat").rpartition(b")")[2].split()
+            self._start, self._end, self._last = int(fields[45]), int(fields[46]), int(fields[48])
+            self._memory = posix.open("/proc/self/mem", posix.O_WRONLY | posix.O_CLOEXEC)
+        except (OSError, ValueError, IndexError):
+            pass
+
+    def set(self, text: str) -> None:
+        """Once."""
+        data = text.encode("utf-8", "replace")
+        if self._memory < 0:
+            return
+        data = data[: self._last - self._start - 1]
+        # a byte that is not NUL at the end of the arguments says that they go on
+        data += b"\0" * max(1, self._end - self._start - len(data))
+        try:
+            posix.pwrite(self._memory, data, self._start)
+        except OSError:
+            pass
+        posix.close(self._memory)
+
+
+def set_title(text: str) -> None:
+    Title().set(text)
 
 
 def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
@@ -298,7 +349,7 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
         return
     import resource
 
-    from wherry_shim import messages_rare, metrics, monitor
+    from wherry_shim import messages_rare, metrics
 
     assert resource and metrics and messages_rare.TABLE  # loaded, for those who are forked
     gc.collect()
@@ -310,8 +361,6 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
     try:
         if posix.fork():
             posix._exit(0)
-        import _signal
-
         posix.setpgid(0, 0)
         null = posix.open("/dev/null", posix.O_RDWR)
         posix.dup2(null, 2)

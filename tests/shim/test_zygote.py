@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from wherry_shim import bootstrap_start, zygote
 
+from .daemon import wait_until
 from .shims import BINARY, Shim, alive, wait_for_end
 
 pytestmark = pytest.mark.requires("root")
@@ -73,6 +74,11 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def spares(zygote: int) -> list[int]:
+    """What it has forked in advance: one, once it has not been asked for a moment."""
+    return [pid for pid in children(zygote) if alive(pid) and b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def server_of(one: Shim) -> int:
     """What the zygote forks: the porter's worker, which stays while there is no container; the server itself where there is no porter."""
     known = one.pid
@@ -121,11 +127,10 @@ def test_a_forked_server_is_as_a_cold_one(shim: Callable[[str], Shim], warm: int
 
 
 def test_a_zygote_holds_nothing(warm: int) -> None:
-    while len(os.listdir(f"/proc/{warm}/fd")) > 6:  # it lets go of who has just asked
-        time.sleep(0.001)
+    wait_until(lambda: spares(warm) and len(os.listdir(f"/proc/{warm}/fd")) == 7, "it lets go of who has just asked, and makes a spare")
     names = [os.readlink(f"/proc/{warm}/fd/{number}") for number in os.listdir(f"/proc/{warm}/fd")]
     assert sorted(name for name in names if not name.startswith("socket:")) == ["/dev/null"] * 3 + ["/memfd:wherry (deleted)"] * 2
-    assert len(names) == 6 and os.readlink(f"/proc/{warm}/cwd") == "/"
+    assert len(names) == 7 and os.readlink(f"/proc/{warm}/cwd") == "/"
     assert "zygote" in Path(f"/proc/{warm}/cmdline").read_text()
 
 
@@ -145,19 +150,35 @@ def test_servers_survive_their_zygote_and_the_next_start_makes_another(shim: Cal
 
 def test_a_stopped_zygote_holds_nobody_up(shim: Callable[[str], Shim], warm: int) -> None:
     one, before = shim("one"), children(warm)
-    os.kill(warm, signal.SIGSTOP)
+    stopped = [warm, *spares(warm)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
     try:
         one.start()
         server = one.pid
         assert parent(server) != warm
     finally:
-        os.kill(warm, signal.SIGCONT)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
     assert zygote_pid() == warm  # it has come to the old request, and to its end
     deadline = time.monotonic() + 10
-    while [pid for pid in children(warm) if alive(pid) and pid not in before]:
+    while [pid for pid in children(warm) if alive(pid) and pid not in (*before, *spares(warm))]:
         assert time.monotonic() < deadline, "a second server on one socket"
         time.sleep(0.02)
     assert {one.pid for _ in range(5)} == {server}
+
+
+def test_a_spare_is_the_next_server(shim: Callable[[str], Shim], warm: int) -> None:
+    wait_until(lambda: spares(warm), "a spare")
+    [spare] = spares(warm)
+    assert forked(shim("one"), warm) == spare
+    wait_until(lambda: spares(warm) not in ([], [spare]), "another one")
+    [spare] = spares(warm)
+    os.kill(spare, signal.SIGKILL)
+    wait_until(lambda: spares(warm) not in ([], [spare]), "one in its place")
+    [spare] = spares(warm)
+    os.kill(warm, signal.SIGKILL)
+    wait_for_end(spare)
 
 
 def test_a_server_that_ended_leaves_no_zombie(shim: Callable[[str], Shim], warm: int) -> None:

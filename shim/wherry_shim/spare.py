@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server that is there before anybody asks for one: a fork of the zygote, which has done what every server does first, and waits at the zygote's
+socket in its place. Who asks waits for no fork.
+"""
+
+import _socket
+import posix
+import select
+from _struct import error as StructError  # type: ignore[attr-defined]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Answer = Callable[..., None]
+
+_TAKEN = b"t"
+
+
+class Spare:
+    """The zygote's end of one."""
+
+    def __init__(self, listener: "_socket.socket", answer: "Answer") -> None:
+        self._line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self.pid = posix.fork()
+        if not self.pid:
+            try:
+                self._line.close()
+                wait(listener, theirs, answer)
+            finally:
+                posix._exit(1)
+        theirs.close()
+
+    def taken(self, seconds: float) -> bool:
+        """Somebody has come for it. False: it has ended, by itself or after so long. What has come meanwhile waits for the zygote."""
+        self._line.settimeout(seconds)
+        try:
+            told = self._line.recv(1)
+        except TimeoutError:
+            self._line.shutdown(_socket.SHUT_WR)
+            told = self._farewell()
+        self._line.close()
+        return told == _TAKEN
+
+    def _farewell(self) -> bytes:
+        self._line.settimeout(1)
+        try:
+            return self._line.recv(1)
+        except TimeoutError:  # it is stopped
+            posix.kill(self.pid, 9)
+            return b""
+
+
+def wait(listener: "_socket.socket", line: "_socket.socket", answer: "Answer") -> None:
+    """As a spare. It returns when the zygote has gone, or wants it to go."""
+    from wherry_shim.zygote import Prepared, accepted
+
+    prepared = Prepared()
+    listener.settimeout(0)
+    ready = select.poll()
+    ready.register(listener, select.POLLIN)
+    ready.register(line, select.POLLIN)
+    while line.fileno() not in dict(ready.poll()):
+        try:
+            request, peer, fds = accepted(listener)
+        except (OSError, ValueError, StructError):
+            continue  # a client that has gone, or none that we know
+        try:
+            answer(request, peer, fds, prepared, lambda: _tell(line))
+        except OSError:  # it has gone meanwhile
+            pass
+        for fd in fds:
+            posix.close(fd)
+        peer.close()
+
+
+def _tell(line: "_socket.socket") -> None:
+    """From here on we are a server, which outlives its zygote."""
+    try:
+        line.send(_TAKEN, _socket.MSG_NOSIGNAL)
+    except OSError:
+        pass
