@@ -55,6 +55,29 @@ ssize_t host_read_file(int directory, const char *path, char *out, size_t size)
 	return (ssize_t)length;
 }
 
+enum { MAX_MAPPED = 16 << 20 };
+
+int host_map(int directory, const char *path, struct host_bytes *out)
+{
+	cleanup_fd int fd = openat(directory, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a fifo must not hold us */
+	struct stat status;
+	void *bytes;
+
+	if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size <= 0 || status.st_size > MAX_MAPPED)
+		return -EINVAL;
+	bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+	if (bytes == MAP_FAILED)
+		return -errno;
+	*out = (struct host_bytes){ bytes, (size_t)status.st_size };
+	return 0;
+}
+
+void host_unmap(struct host_bytes *bytes)
+{
+	if (bytes->bytes)
+		munmap((void *)bytes->bytes, bytes->size);
+}
+
 int host_write_new(int directory, const char *name, const void *data, size_t size, mode_t mode)
 {
 	cleanup_fd int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);

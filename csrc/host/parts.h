@@ -37,7 +37,12 @@ int host_connect(const char *path);   /* SOCK_STREAM; a path of any length */
 int host_send_fd(int socket, const void *data, size_t size, int fd);
 int host_parse_number(const char *text, uint64_t *value); /* decimal digits, then NUL or white space */
 int host_remove_tree(int parent, const char *name);       /* rm -r; no such file is no error */
+int host_map(int directory, const char *path, struct host_bytes *out); /* a regular file; neither empty nor longer than 16 MiB */
+void host_unmap(struct host_bytes *bytes);
+#define cleanup_bytes __attribute__((cleanup(host_unmap)))
 void host_add_namespaces(struct sha256 *s, const char *process); /* facts.c: which ones the process (its number, or "self") is in */
+/* Those of the process and our own. -ESRCH: it has gone, or is going. -EOPNOTSUPP: its user namespace is not ours. */
+int host_compare_namespaces(const char *process, uint8_t relations[HOST_NAMESPACES]);
 int64_t host_now_ms(void);
 void host_sleep_ms(uint32_t ms);
 /* Joins texts into `out`: the end, or NULL when it does not fit (out is then cut and useless). */

@@ -74,6 +74,14 @@ static bool starts(const char *text, size_t length, const char *prefix)
 	return length >= count && !memcmp(text, prefix, count);
 }
 
+static bool is_plain(const char *text, size_t length)
+{
+	for (size_t i = 0; i < length; i++)
+		if ((unsigned char)text[i] < 0x20 || (unsigned char)text[i] >= 0x7f)
+			return false;
+	return true;
+}
+
 /* "/a/b": absolute, and as mounts.clean() would write it. */
 static bool is_clean(const char *text, size_t length)
 {
@@ -129,10 +137,12 @@ static bool is_opaque(enum form form, const char *key, size_t key_length, const 
 struct reader {
 	struct host_pattern *out;
 	struct sha256 name;
-	const char *start, *at, *end;
+	const char *at, *end;
 	const char *from; /* not yet part of the name */
 	const char *key;  /* the last key of an object */
 	size_t key_length;
+	uint32_t seen;    /* blanks of this text */
+	uint8_t only;     /* form of the blanks that are put down; 0 = any */
 	uint8_t here;     /* node of the value that comes next */
 	uint8_t depth, node[MAX_DEPTH];
 	bool object[MAX_DEPTH];
@@ -144,12 +154,14 @@ static void blank(struct reader *r, enum form form, const char *text, size_t len
 	static const char mark[2] = { 0, 1 }; /* no byte of a JSON string */
 	struct host_pattern *p = r->out;
 
-	if (p->count == WHERRY_MAX_BLANKS || !is_opaque(form, r->key, r->key_length, &text, &length))
+	if (r->seen == WHERRY_MAX_BLANKS || p->count == WHERRY_MAX_BLANKS || !is_opaque(form, r->key, r->key_length, &text, &length))
 		return;
 	sha256_add(&r->name, r->from, (size_t)(text - r->from));
 	sha256_add(&r->name, mark, sizeof(mark));
-	p->blanks[p->count++] = (struct host_blank){ (uint32_t)(text - r->start), (uint32_t)length };
 	r->from = text + length;
+	r->seen++;
+	if (!r->only || form == r->only)
+		p->blanks[p->count++] = (struct host_blank){ text, (uint32_t)length, form == VARIABLE };
 }
 
 /* `at` stands behind the opening quote. */
@@ -158,19 +170,16 @@ static int read_string(struct reader *r)
 	const char *text = r->at;
 	bool plain = true;
 
-	for (; r->at < r->end && *r->at != '"'; r->at++) {
+	for (; r->at < r->end && *r->at != '"'; r->at++)
 		if (*r->at == '\\' && r->at + 1 < r->end)
 			r->at++, plain = false;
-		else if ((unsigned char)*r->at < 0x20 || (unsigned char)*r->at >= 0x7f)
-			plain = false;
-	}
 	if (r->at >= r->end)
 		return -EBADMSG;
 	if (r->key_next) {
 		r->key = text;
 		r->key_length = (size_t)(r->at - text);
 		r->here = child(r->node[r->depth], text, r->key_length);
-	} else if (plain) {
+	} else if (plain && is_plain(text, (size_t)(r->at - text))) {
 		blank(r, nodes[r->here].form, text, (size_t)(r->at - text));
 	}
 	r->at++;
@@ -222,20 +231,20 @@ static void add_blanks(struct reader *r, const uint8_t digest[32])
 	sha256_add(&r->name, digest, 32);
 	for (uint32_t i = 0; i < p->count; i++) {
 		sha256_add(&r->name, &p->blanks[i].length, sizeof(p->blanks[i].length));
-		sha256_add(&r->name, r->start + p->blanks[i].offset, p->blanks[i].length);
+		sha256_add(&r->name, p->blanks[i].text, p->blanks[i].length);
 	}
 }
 
 /* The name has been begun with all that is not in the text. */
 static int read_text(struct reader *r, uint8_t node, const void *text, size_t size)
 {
-	struct host_pattern *p = r->out;
-	uint8_t digest[32];
-
-	p->count = 0;
-	r->start = r->at = r->from = text;
-	r->end = r->start + size;
+	r->at = r->from = text;
+	r->end = r->at + size;
 	r->here = node;
+	r->depth = 0;
+	r->seen = 0;
+	r->key_next = false;
+	r->out->size += size;
 	while (r->at < r->end) {
 		int result = read_byte(r);
 
@@ -243,6 +252,17 @@ static int read_text(struct reader *r, uint8_t node, const void *text, size_t si
 			return result;
 	}
 	sha256_add(&r->name, r->from, (size_t)(r->end - r->from));
+	return 0;
+}
+
+static int read_and_end(struct reader *r, uint8_t node, const void *text, size_t size)
+{
+	struct host_pattern *p = r->out;
+	uint8_t digest[32];
+	int result = read_text(r, node, text, size);
+
+	if (result < 0)
+		return result;
 	sha256_end(&r->name, digest);
 	host_hex(digest, sizeof(digest), p->pattern.hex);
 	add_blanks(r, digest);
@@ -255,6 +275,7 @@ static int begin_name(struct reader *r, uint32_t options, const char *facts)
 {
 	int result = 0;
 
+	*r->out = (struct host_pattern){ .count = 0 };
 	if (facts)
 		memcpy(r->out->pattern.hex, facts, sizeof(r->out->pattern.hex));
 	else
@@ -265,12 +286,12 @@ static int begin_name(struct reader *r, uint32_t options, const char *facts)
 	return result;
 }
 
-int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options)
+int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options, const char *facts)
 {
 	struct reader r = { .out = p };
-	int result = begin_name(&r, options, NULL);
+	int result = begin_name(&r, options, facts);
 
-	return result < 0 ? result : read_text(&r, CONFIG, config, size);
+	return result < 0 ? result : read_and_end(&r, CONFIG, config, size);
 }
 
 int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size, const char *facts)
@@ -284,7 +305,85 @@ int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bo
 	wherry_decimal((uint64_t)c->head->pid, process);
 	host_add_namespaces(&r.name, process);
 	sha256_add(&r.name, &c->head->start_time, sizeof(c->head->start_time));
-	return read_text(&r, file ? PROCESS : CONFIG, text, size);
+	return read_and_end(&r, file ? PROCESS : CONFIG, text, size);
+}
+
+/* ---- the kind of a container -------------------------------------------------------------------------------------------------- */
+
+enum { KIND = 0xfffe, NONE = 255 }; /* KIND: instead of options; with `file` in the lowest bit. NONE: no form */
+
+static void add_blank(struct host_pattern *p, const char *text, size_t length)
+{
+	p->size += length;
+	p->blanks[p->count++] = (struct host_blank){ text, (uint32_t)length, false };
+}
+
+/* Which cgroups the container is in: all but where they are. */
+static int add_cgroups(struct reader *r, const struct host_container *c)
+{
+	const struct wherry_journal_entry *entry = (const void *)((const char *)c->head + c->head->journal_offset);
+	struct host_pattern *p = r->out;
+
+	for (const struct wherry_journal_entry *end = entry + c->head->journal_count; entry < end; entry++) {
+		const char *path = host_text(c, entry->path);
+		size_t length = entry->path.length, mount = entry->mount_length;
+
+		if ((entry->kind != WHERRY_JOURNAL_CGROUP_V1 && entry->kind != WHERRY_JOURNAL_CGROUP_V2) ||
+		    (entry->state != WHERRY_JOURNAL_DONE && entry->state != WHERRY_JOURNAL_FOREIGN))
+			continue;
+		if (!is_clean(path + mount, length - mount) || !is_plain(path, length) || p->count == WHERRY_MAX_BLANKS)
+			return -EOPNOTSUPP;
+		sha256_add(&r->name, &entry->kind, sizeof(entry->kind)); /* no byte of a plain path: it parts two of them */
+		sha256_add(&r->name, path, mount);
+		add_blank(p, path + mount + 1, length - mount - 1);
+		p->kind.cgroups++;
+	}
+	return 0;
+}
+
+int host_exec_kind(struct host_pattern *p, const struct host_container *c, const struct host_bytes *config, bool file, const void *text, size_t size,
+		   const char *facts)
+{
+	struct reader r = { .out = p, .only = file ? NONE : VARIABLE }; /* the environment is the container's, and then the command's */
+	bool known = begin_name(&r, KIND | file, facts) == 0;
+
+	wherry_decimal((uint64_t)c->head->pid, p->process);
+	add_blank(p, p->process, strlen(p->process));
+	p->kind.flags = c->head->flags;
+	known = known && host_compare_namespaces(p->process, p->kind.relations) == 0 && add_cgroups(&r, c) == 0;
+	sha256_add(&r.name, &p->kind, sizeof(p->kind));
+	known = known && read_text(&r, CONFIG, config->bytes, config->size) == 0;
+	r.only = 0;
+	known = known && read_and_end(&r, file ? PROCESS : CONFIG, text, size) == 0 && p->count < WHERRY_MAX_BLANKS;
+	p->exact.hex[0] = 0; /* such a file there is not */
+	return known ? 0 : -EOPNOTSUPP;
+}
+
+static int kind_load(const struct host_container *c, const char *root, bool file, const void *text, size_t size, const char *facts, const void **plan,
+		     size_t *plan_size)
+{
+	cleanup_bytes struct host_bytes config = { NULL, 0 };
+	struct host_pattern kind;
+
+	if (host_map(c->directory, "config.json", &config) || host_exec_kind(&kind, c, &config, file, text, size, facts))
+		return -EOPNOTSUPP;
+	return host_pattern_load(root, &kind, plan, plan_size);
+}
+
+int host_exec_plan(const struct host_container *c, const char *root, bool file, const void *text, size_t size, const char *facts, const void **plan,
+		   size_t *plan_size)
+{
+	char key[65], directory[WHERRY_MAX_PATH];
+	struct host_pattern pattern;
+	int result = facts ? 0 : host_facts_key(key);
+
+	if (result < 0)
+		return result;
+	facts = facts ? facts : key;
+	if (faccessat(c->directory, "@plans", F_OK, 0) == 0 && host_join(directory, sizeof(directory), root, c->id) &&
+	    host_exec_pattern(&pattern, c, file, text, size, facts) == 0 && host_pattern_load(directory, &pattern, plan, plan_size) == 0)
+		return 0;
+	return kind_load(c, root, file, text, size, facts, plan, plan_size);
 }
 
 /* ---- filling in --------------------------------------------------------------------------------------------------------------- */
@@ -293,7 +392,6 @@ struct filler {
 	char *base, *at, *end; /* the new plan, its end so far, the end of its room */
 	size_t size;           /* of the pattern: what stands behind is filled already */
 	const struct host_pattern *pattern;
-	const char *config;
 };
 
 /* The number of the blank that a mark at `at` stands for, or -1. WHERRY_BLANK and two hexadecimal digits and "}". */
@@ -341,7 +439,7 @@ static int fill_text(void *data, struct wherry_text *text)
 		}
 		result = put(f, from, (size_t)(at - from));
 		if (result == 0)
-			result = put(f, f->config + f->pattern->blanks[number].offset, f->pattern->blanks[number].length);
+			result = put(f, f->pattern->blanks[number].text, f->pattern->blanks[number].length);
 		from = at += WHERRY_BLANK_SIZE;
 	}
 	if (result < 0 || from == f->base + text->offset)
@@ -355,12 +453,11 @@ static int fill_text(void *data, struct wherry_text *text)
 	return result;
 }
 
-int host_pattern_fill(const struct host_pattern *p, const void *config, size_t config_size, const void *plan, size_t size, const void **filled,
-		      size_t *filled_size)
+int host_pattern_fill(const struct host_pattern *p, const void *plan, size_t size, const void **filled, size_t *filled_size)
 {
-	size_t room = size + 8 * (config_size + 4096); /* annotations come again in the state of each hook */
+	size_t room = size + 8 * (p->size + 4096); /* annotations come again in the state of each hook */
 	char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct filler f = { base, base + size, base + room, size, p, config };
+	struct filler f = { base, base + size, base + room, size, p };
 	int result;
 
 	if (base == MAP_FAILED)
@@ -378,7 +475,7 @@ int host_pattern_fill(const struct host_pattern *p, const void *config, size_t c
 	return result;
 }
 
-int host_pattern_load(const char *root, const struct host_pattern *p, const void *config, size_t config_size, const void **plan, size_t *size)
+int host_pattern_load(const char *root, const struct host_pattern *p, const void **plan, size_t *size)
 {
 	const void *pattern;
 	size_t pattern_size;
@@ -389,7 +486,7 @@ int host_pattern_load(const char *root, const struct host_pattern *p, const void
 	result = host_cache_load(root, &p->pattern, &pattern, &pattern_size);
 	if (result < 0)
 		return result;
-	result = host_pattern_fill(p, config, config_size, pattern, pattern_size, plan, size);
+	result = host_pattern_fill(p, pattern, pattern_size, plan, size);
 	munmap((void *)pattern, pattern_size);
 	return result;
 }

@@ -135,6 +135,9 @@ static int fill_record(struct writer *w, const struct wherry_op_claim *op)
 	if (result < 0)
 		return result;
 	memcpy(r->build_id, wherry_build_id, sizeof(r->build_id));
+	for (uint32_t i = 0; i < c->machine.code.steps; i++)
+		if (c->machine.code.step[i]->code == OP_KEYRING)
+			r->flags |= WHERRY_RECORD_KEYRING;
 	c->journal_offset = r->journal_offset;
 	w->at = sizeof(*r) + c->journal_count * sizeof(struct wherry_journal_entry);
 	r->state_head = put_template(w, op->state_head);

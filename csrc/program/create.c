@@ -3,29 +3,11 @@
 // create and run from the plan cache: a config like one that was compiled before, on the same host facts, is launched without an
 // interpreter. What the plan cannot know (that the bundle's path needs no escaping, say) is looked at here; where it is unusual, Python.
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "../host/parts.h"
 #include "wherry/front.h"
 #include "wherry/sys.h"
-
-enum { MAX_FILE = 16 << 20 };
-
-int front_map(int directory, const char *path, struct front_bytes *out)
-{
-	cleanup_fd int fd = openat(directory, path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a fifo must not hold us
-	struct stat status;
-	void *bytes;
-
-	if (fd < 0 || fstat(fd, &status) || !S_ISREG(status.st_mode) || status.st_size <= 0 || status.st_size > MAX_FILE)
-		return -EINVAL;
-	bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
-	if (bytes == MAP_FAILED)
-		return -errno;
-	*out = (struct front_bytes){bytes, (size_t)status.st_size};
-	return 0;
-}
 
 // The bundle's path as the kernel has it, when it stands in a JSON string as it is and is what was given.
 static bool bundle_path(const struct front *f, int bundle, char *path)
@@ -44,9 +26,9 @@ static bool bundle_path(const struct front *f, int bundle, char *path)
 
 int front_sealed_self(void)
 {
-	struct front_bytes self;
+	struct host_bytes self;
 
-	if (front_map(AT_FDCWD, "/proc/self/exe", &self))
+	if (host_map(AT_FDCWD, "/proc/self/exe", &self))
 		return -1;
 	return wherry_seal_program(self.bytes, self.size);
 }
@@ -64,14 +46,14 @@ static struct host_pattern pattern;
 static bool prepare(const struct front *f, struct host_request *request, char *path)
 {
 	cleanup_fd int bundle = open(f->bundle ? f->bundle : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	struct front_bytes config;
+	struct host_bytes config;
 	const struct wherry_plan *plan;
 
-	if (bundle < 0 || !bundle_path(f, bundle, path) || front_map(bundle, "config.json", &config))
+	if (bundle < 0 || !bundle_path(f, bundle, path) || host_map(bundle, "config.json", &config))
 		return false;
-	if (host_pattern_read(&pattern, config.bytes, config.size, f->options))
+	if (host_pattern_read(&pattern, config.bytes, config.size, f->options, NULL))
 		return false;
-	if (host_pattern_load(f->root, &pattern, config.bytes, config.size, &request->plan, &request->plan_size))
+	if (host_pattern_load(f->root, &pattern, &request->plan, &request->plan_size))
 		return false;
 	plan = request->plan;
 	if (!ours(plan))

@@ -56,23 +56,21 @@ static ssize_t write_down(const struct front *f, char *out, size_t size)
 static struct host_create create;
 static struct host_request request;
 static struct host_container container;
-static struct host_pattern pattern;
-static char text[32 << 10], directory[WHERRY_MAX_PATH];
+static char text[32 << 10];
 
 // The plan for what is asked; true where the front can execute it.
 static bool find_plan(const struct front *f)
 {
-	struct front_bytes process = {text, 0};
+	struct host_bytes process = {text, 0};
 	const struct wherry_plan *plan;
 	ssize_t length = 0;
 
-	if (f->process_file ? f->words[0] || f->cwd || f->user || f->env[0] || front_map(AT_FDCWD, f->process_file, &process)
+	if (f->process_file ? f->words[0] || f->cwd || f->user || f->env[0] || host_map(AT_FDCWD, f->process_file, &process)
 			    : (length = write_down(f, text, sizeof(text))) < 0)
 		return false;
 	if (!f->process_file)
 		process.size = (size_t)length;
-	if (!host_join(directory, sizeof(directory), f->root, f->id) || host_exec_pattern(&pattern, &container, f->process_file, process.bytes, process.size, NULL) ||
-	    host_pattern_load(directory, &pattern, process.bytes, process.size, &request.plan, &request.plan_size))
+	if (host_exec_plan(&container, f->root, f->process_file, process.bytes, process.size, NULL, &request.plan, &request.plan_size))
 		return false;
 	plan = request.plan;
 	return plan->flags & WHERRY_PLAN_EXEC && !(plan->flags & WHERRY_PLAN_ROOTLESS) &&

@@ -40,7 +40,7 @@ static struct host_cache_key key_of(const char *config, uint32_t options)
 {
 	struct host_pattern pattern;
 
-	CHECK_EQUAL(host_pattern_read(&pattern, config, strlen(config), options), 0);
+	CHECK_EQUAL(host_pattern_read(&pattern, config, strlen(config), options, NULL), 0);
 	return pattern.exact;
 }
 

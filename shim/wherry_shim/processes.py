@@ -394,7 +394,7 @@ def _root_of(container: "Container") -> "tuple[int, int]":
 
 
 async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts") -> "Report | None":
-    """By the plan of one like it before, as a probe comes again and again. Where that fails it is made anew."""
+    """By the plan of one like it before, as a probe comes again and again, here or in a container of this kind. Where that fails it is made anew."""
     container = process.container
     if container.init.status in (PAUSED, PAUSING):
         raise failed("exec", refused("exec", "paused", container.id))
@@ -402,7 +402,7 @@ async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: 
         plan: "int | bytes | None" = container.plans.find(process, facts)
         if plan == -1:
             with lifecycle.opened(container.root, container.id) as record:
-                plan = execute.known(record, options, facts.key())
+                plan = execute.known(record, options, facts.key()) if record.pid == container.init.pid else None
     except (WherryError, OSError):
         return None
     if not plan:

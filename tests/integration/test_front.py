@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def test_a_paused_container_refuses(runtime: Runtime, bundle: Bundle) -> None:
     exec_(runtime, container, "--", "true")
 
 
-def test_plans_of_execs_end_with_their_container(alone: Runtime, runtime: Runtime, bundle: Bundle) -> None:
+def test_plans_of_execs_are_of_one_kind_of_container(alone: Runtime, runtime: Runtime, bundle: Bundle, make_bundle: Callable[[], Bundle]) -> None:
     container = runtime.start_new(bundle)
     for _ in range(2):
         exec_(runtime, container, "--", "true")
@@ -227,4 +228,8 @@ def test_plans_of_execs_end_with_their_container(alone: Runtime, runtime: Runtim
     container.delete()
     again = runtime.create(bundle, id=container.id)
     again.start()
-    assert "wherry-python" in exec_(alone, again, "--", "true", check=False).err
+    exec_(alone, again, "--", "true")  # of a container of this kind, as it is again
+    changed = make_bundle()
+    changed.process["noNewPrivileges"] = False
+    other = runtime.start_new(changed)
+    assert "wherry-python" in exec_(alone, other, "--", "true", check=False).err

@@ -107,10 +107,10 @@ def test_a_plan_that_is_kept_while_its_container_is_deleted(server: Server, bund
     os.close(planned.pidfd)
     with lifecycle.opened(root, "a") as container:
         config = load(config_copy(container))
-        exec_cache.remember(container, config, options, planned.plan)
+        exec_cache.remember(container, config, options, planned.plan, elsewhere=True)  # so that no other container can use it
         assert len(os.listdir(f"{root}/a/@plans")) == 2  # so it is kept where it can be
         server.call("Delete", id="a")
-        exec_cache.remember(container, config, options, planned.plan)
+        exec_cache.remember(container, config, options, planned.plan, elsewhere=True)
     assert not os.path.exists(f"{root}/a")
 
 

@@ -51,12 +51,6 @@ extern const struct front_verb {
 	int (*answer)(const struct front *f);
 } front_verbs[FRONT_VERBS];
 
-/* A file's bytes in pages to be unmapped: neither empty nor longer than 16 MiB. */
-struct front_bytes {
-	const void *bytes;
-	size_t size;
-};
-int front_map(int directory, const char *path, struct front_bytes *out);
 int front_sealed_self(void); /* a sealed copy of this program */
 
 /* attend.c: an attached run from the started program to its end: forwards signals, pumps the pty `master` (or -1), removes the

@@ -42,6 +42,12 @@ struct host_request {
 	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
 
+/* A file's bytes, in pages to be unmapped. */
+struct host_bytes {
+	const void *bytes;
+	size_t size;
+};
+
 /* One create in progress, or a created container. */
 struct host_create {
 	struct wherry_machine machine; /* first: the caller's operations find the rest by it */
@@ -161,21 +167,41 @@ int host_cache_store(const char *root, const struct host_cache_key *key, const v
 enum { WHERRY_MAX_BLANKS = 128 };
 #define WHERRY_BLANK "@{wherry:" /* in a pattern: this, two hexadecimal digits and "}" stand for the text of a blank */
 enum { WHERRY_BLANK_SIZE = sizeof(WHERRY_BLANK) - 1 + 3 };
-struct host_blank { uint32_t offset, length; }; /* in the configuration */
+struct host_blank {
+	const char *text; /* in what has been read, which must stay */
+	uint32_t length;
+	bool variable;    /* of the environment */
+};
+enum { HOST_NAMESPACES = 8 };
+enum host_namespace { HOST_SAME_NAMESPACE, HOST_OTHER_NAMESPACE }; /* the same: also that there is none */
+/* What an exec's plan takes from the container itself, and not from its configuration. */
+struct host_kind {
+	uint32_t flags;   /* of the record */
+	uint32_t cgroups; /* blanks 1 to `cgroups` are what follows the mount point in their paths. Blank 0 is the number of its first process */
+	uint8_t relations[HOST_NAMESPACES]; /* of its namespaces to ours: user, mnt, pid, net, cgroup, uts, ipc, time */
+};
 struct host_pattern {
 	struct host_cache_key exact, pattern;
+	size_t size; /* of all that has been read */
 	uint32_t count;
+	struct host_kind kind; /* of host_exec_kind() */
+	char process[24];      /* blank 0 of it */
 	struct host_blank blanks[WHERRY_MAX_BLANKS];
 };
-/* -EBADMSG: quotes or brackets that do not match */
-int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options);
-/* The same of an exec's plan in that container. Text: a process.json (`file`), or front.h's writing of the command line. Kept in the container's directory.
- * facts: a host_facts_key() that still holds, or NULL. */
+/* -EBADMSG: quotes or brackets that do not match. facts: a host_facts_key() that still holds, or NULL. */
+int host_pattern_read(struct host_pattern *p, const void *config, size_t size, uint32_t options, const char *facts);
+/* The same of an exec's plan in that container. Text: a process.json (`file`), or front.h's writing of the command line. Kept in the container's directory. */
 int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bool file, const void *text, size_t size, const char *facts);
-/* The plan, decoded and checked, in pages to be unmapped: the exact one, else the pattern with this configuration's texts. */
-int host_pattern_load(const char *root, const struct host_pattern *p, const void *config, size_t config_size, const void **plan, size_t *size);
-int host_pattern_fill(const struct host_pattern *p, const void *config, size_t config_size, const void *plan, size_t size, const void **filled,
-		      size_t *filled_size);
+/* The same of an exec's plan in all containers of a kind. config: as it is kept; its variables are blanks too where the text has none of its own
+ * (`file`). There is no exact name. -EOPNOTSUPP: this container is not like others. Kept with the plans of creates. */
+int host_exec_kind(struct host_pattern *p, const struct host_container *c, const struct host_bytes *config, bool file, const void *text, size_t size,
+		   const char *facts);
+/* The plan, decoded and checked, in pages to be unmapped: the exact one, else the pattern with these texts. */
+int host_pattern_load(const char *root, const struct host_pattern *p, const void **plan, size_t *size);
+int host_pattern_fill(const struct host_pattern *p, const void *plan, size_t size, const void **filled, size_t *filled_size);
+/* The plan of an exec by what the container has left of it, else by what one of its kind has. */
+int host_exec_plan(const struct host_container *c, const char *root, bool file, const void *text, size_t size, const char *facts, const void **plan,
+		   size_t *plan_size);
 
 extern const uint8_t wherry_build_id[WHERRY_BUILD_ID_SIZE];
 

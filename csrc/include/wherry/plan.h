@@ -782,6 +782,8 @@ enum wherry_record_status {
 	WHERRY_RECORD_DELETING = 3,
 };
 
+enum { WHERRY_RECORD_KEYRING = 1 << 30 }; /* the container has a session keyring of its own */
+
 enum wherry_journal_kind {
 	WHERRY_JOURNAL_CGROUP_V1 = 1, /* a directory that we made: rmdir */
 	WHERRY_JOURNAL_CGROUP_V2 = 2,
@@ -810,7 +812,7 @@ struct wherry_record {
 	uint16_t version;
 	uint16_t status;
 	uint32_t size;
-	uint32_t flags; /* enum wherry_plan_flags */
+	uint32_t flags; /* enum wherry_plan_flags, and WHERRY_RECORD_KEYRING */
 	uint8_t build_id[WHERRY_BUILD_ID_SIZE];
 	char boot_id[40]; /* NUL-terminated */
 	int32_t owner_pid; /* of create or delete in progress */

@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaves the plan of an exec in the container's directory: the front answers the next one like it (csrc/program/exec.c)."""
+"""Leaves the plan of an exec to the next one like it, which the front answers (csrc/program/exec.c): for all containers of this one's kind, among
+the plans of creates; or, where this one is not like others, in its directory."""
 
 from wherry.container.create import keep, listen_environment
-from wherry.container.execute import ExecOptions, compile_plan, process_of, target_of
+from wherry.container.execute import _FILES, ExecOptions, cgroups_of, compile_plan, has_keyring, named, process_of, target_of
+from wherry.container.hooks import config_copy
+from wherry.errors import WherryError
 from wherry.kernel import native
+from wherry.kernel.kinds import NOT_ITS, Kind, mark
 from wherry.kernel.native import Container
 from wherry.oci.config import load
+from wherry.plan.execute import Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-def remember(container: Container, config: "dict[str, Any]", options: ExecOptions, plan: bytes) -> None:
-    """Where the front could have asked for it. Whatever is in the way costs time alone."""
+def remember(container: Container, config: "dict[str, Any]", options: ExecOptions, plan: bytes, elsewhere: bool = False) -> None:
+    """Where the front could have asked for it. Whatever is in the way costs time alone. elsewhere: not in the cgroup of the record."""
     text = asked(options)
     if text is None or "listenerPath" in ((config.get("linux") or {}).get("seccomp") or {}):
         return
@@ -25,10 +30,39 @@ def remember(container: Container, config: "dict[str, Any]", options: ExecOption
         return compile_plan(config, process_of(config, marked), target_of(container, marked), marked)
 
     try:
+        if not elsewhere and native.BLANK not in plan and _of_kind(container, text, options):
+            return
         cached = native.Pattern(text, container=container, file=options.process is not None)
         keep(f"/proc/self/fd/{container.directory}", cached, plan, pattern)  # by its name it would come again where a delete was faster
-    except OSError:
+    except (WherryError, OSError):
         return
+
+
+def _of_kind(container: Container, text: bytes, options: ExecOptions) -> bool:
+    """For every container of this one's kind. False where it is of none."""
+    config = config_copy(container)
+    try:
+        kind = Kind(container, config, text, options.process is not None, native.facts_key())
+    except OSError:
+        return False
+    target = _marked_target(container, kind)
+    if container.damage or native.BLANK in config or native.BLANK in text or target is None:
+        return False
+    document: Any = load(kind.config())
+    marked = with_marks(options, kind.text())
+    shared = compile_plan(document, process_of(document, marked), target, marked)
+    return NOT_ITS not in shared and native.cache_store(options.root, kind.pattern, shared)
+
+
+def _marked_target(container: Container, kind: Kind) -> "Target | None":
+    """By what names the kind, and not by a look of its own: init may have left a namespace since, and what would be filled in for others is without it."""
+    cgroups = cgroups_of(container)
+    if len(cgroups) != kind.cgroups:
+        return None
+    for number, cgroup in enumerate(cgroups, 1):
+        cgroup.path = f"{cgroup.mount}/{mark(number).decode()}"
+    init, others = mark(0).decode(), kind.namespaces
+    return Target(init, {name: f"/proc/{init}/ns/{file}" for name, file in _FILES.items() if file in others}, cgroups, has_keyring(container))
 
 
 def asked(options: ExecOptions) -> bytes | None:
@@ -46,11 +80,6 @@ def asked(options: ExecOptions) -> bytes | None:
         return None
     env, args = (",".join(f'"{word}"' for word in part) for part in (options.env, options.args))
     return f'{{"cwd":"{words[0]}","user":"{user}","process":{{"env":[{env}],"args":[{args}]}}}}'.encode()
-
-
-def named(options: ExecOptions) -> bytes:
-    """A process.json. One that adopts has another plan, which the front does not ask for; JSON may end in blanks."""
-    return (options.process or b"") + (b" \t \t " if options.adopts else b"")
 
 
 def with_marks(options: ExecOptions, marked: bytes) -> ExecOptions:

@@ -78,7 +78,7 @@ def execute(options: ExecOptions) -> native.Create:
             if before:
                 options.phase(f"affinity: {_initial_affinity(process):#x} (execCPUAffinity.initial)")
             try:
-                create = _launch(container, pidfd, config, process, options)
+                create, elsewhere = _launch(container, pidfd, config, process, options)
             finally:
                 if before:
                     posix.sched_setaffinity(0, before)
@@ -86,7 +86,7 @@ def execute(options: ExecOptions) -> native.Create:
             if "execCPUAffinity" not in process and not users_unit and not (options.attached and process.get("terminal")):
                 from wherry.container.exec_cache import remember
 
-                remember(container, config, options, create.plan)
+                remember(container, config, options, create.plan, elsewhere)
             return create
         finally:
             posix.close(pidfd)
@@ -208,7 +208,7 @@ def target_of(container: Container, options: ExecOptions) -> Target:
         except FileNotFoundError:
             continue  # a kernel without it; or init is gone, which is found out when the process is published
     denied = "user" in namespaces and _read(f"/proc/{pid}/setgroups").strip() == "deny"
-    return Target(pid, namespaces, cgroups_of(container, options.cgroups), _has_keyring(container), denied)
+    return Target(pid, namespaces, cgroups_of(container, options.cgroups), has_keyring(container), denied)
 
 
 def cgroups_of(container: Container, below: "list[str]" = []) -> list[Cgroup]:  # noqa: B006 - never changed
@@ -241,9 +241,11 @@ def _move_below(cgroups: list[Cgroup], given: str) -> None:
         cgroup.path = "/".join((cgroup.path.rstrip("/"), *parts))
 
 
-def _has_keyring(container: Container) -> bool:
+def has_keyring(container: Container) -> bool:
     """Whether its create made one (--no-new-keyring): its plan says so."""
-    plan = container.kept("plan")
+    if not container.damage:
+        return bool(container.flags & constants.WHERRY_RECORD_KEYRING)
+    plan = container.kept("plan")  # of another build
     count, at = HEADER.unpack_from(plan)[6:8]
     for _ in range(count):
         code, size = unpack_from("<HxxI", plan, at)
@@ -264,14 +266,17 @@ def _read(path: str) -> str:
 # ---- the launch
 
 
-def _launch(container: Container, pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", options: ExecOptions) -> native.Create:
+def _launch(
+    container: Container, pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", options: ExecOptions
+) -> "tuple[native.Create, bool]":
+    """And whether the container's cgroup is not where its record says."""
     target = target_of(container, options)
     if options.moves and container.flags & constants.WHERRY_PLAN_UNIT:
         from wherry.container.unit import move_near
 
         move_near(container, target.cgroups)
     try:
-        return _attempt(pidfd, config, process, target, options)
+        return _attempt(pidfd, config, process, target, options), False
     except WherryError as error:
         gone = error.facts.get("errno") == ENOENT and error.facts.get("call") == "OPEN"
         full = error.facts.get("errno") == EBUSY and error.facts.get("call") == "CLONE"
@@ -280,7 +285,7 @@ def _launch(container: Container, pidfd: int, config: "dict[str, Any]", process:
             raise
     # a cgroup v2 that hands controllers down takes no process: systemd has moved the container's init below it, and us with it. Or it is gone
     target.cgroups = [own if cgroup.v2 else cgroup for cgroup in target.cgroups]
-    return _attempt(pidfd, config, process, target, options)
+    return _attempt(pidfd, config, process, target, options), True
 
 
 def init_cgroup(target: Target, anywhere: bool = False) -> "Cgroup | None":
@@ -338,12 +343,13 @@ def _attempt(pidfd: int, config: "dict[str, Any]", process: "dict[str, Any]", ta
 
 class Planned:
     """An exec that somebody else launches. `pidfd` (of the container's init) is the caller's to close; `affinity`: the processors on which
-    the launch itself is to run, as a mask of bytes; `again`: the next one like it may have the same plan."""
+    the launch itself is to run, as a mask of bytes; `again`: the next one like it may have the same plan; `elsewhere`: the container's cgroup
+    is not where its record says."""
 
-    __slots__ = ("affinity", "again", "pidfd", "plan", "process")
+    __slots__ = ("affinity", "again", "elsewhere", "pidfd", "plan", "process")
 
-    def __init__(self, plan: bytes, pidfd: int, process: "dict[str, Any]", config: "dict[str, Any]") -> None:
-        self.plan, self.pidfd, self.process = plan, pidfd, process
+    def __init__(self, plan: bytes, pidfd: int, process: "dict[str, Any]", config: "dict[str, Any]", elsewhere: bool) -> None:
+        self.plan, self.pidfd, self.process, self.elsewhere = plan, pidfd, process, elsewhere
         self.again = "execCPUAffinity" not in process and "listenerPath" not in ((config.get("linux") or {}).get("seccomp") or {})
         initial = _initial_affinity(process)
         self.affinity = initial.to_bytes((initial.bit_length() + 63) // 64 * 8, "little") if initial else b""
@@ -358,20 +364,21 @@ def prepare(options: ExecOptions, below: bool = False) -> Planned:
             own = init_cgroup(target) if below else None
             if own is not None:
                 target.cgroups = [own if cgroup.v2 else cgroup for cgroup in target.cgroups]
-            return Planned(compile_plan(config, process, target, options), pidfd, process, config)
+            return Planned(compile_plan(config, process, target, options), pidfd, process, config, own is not None)
         except BaseException:
             posix.close(pidfd)
             raise
 
 
 def known(container: Container, options: ExecOptions, facts: str = "") -> "bytes | None":
-    """The plan that an exec like this one has left, of one process.json. facts: the key of the host's, where that is known."""
-    from wherry.container.exec_cache import named
+    """The plan that an exec like this one has left, of one process.json, here or in a container of this kind. facts: the key of the host's, where
+    that is known."""
+    return native.exec_plan(container, options.root, True, named(options), facts)
 
-    try:
-        return native.Pattern(named(options), container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
-    except OSError:
-        return None
+
+def named(options: ExecOptions) -> bytes:
+    """A process.json. One that adopts has another plan, which the front does not ask for; JSON may end in blanks."""
+    return (options.process or b"") + (b" \t \t " if options.adopts else b"")
 
 
 def keep(options: ExecOptions, planned: Planned) -> None:
@@ -379,7 +386,7 @@ def keep(options: ExecOptions, planned: Planned) -> None:
     from wherry.container.exec_cache import remember
 
     with opened(options.root, options.id) as container:
-        remember(container, load(config_copy(container)), options, planned.plan)  # type: ignore[arg-type]
+        remember(container, load(config_copy(container)), options, planned.plan, planned.elsewhere)  # type: ignore[arg-type]
 
 
 def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:

@@ -13,7 +13,7 @@ from wherry._native import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from mmap import mmap
 
     from wherry._native import CData, Constants
@@ -440,13 +440,13 @@ class Pattern:
     __slots__ = ("_config", "_read")
 
     def __init__(self, config: "bytes", options: "int" = 0, container: "Container | None" = None, file: "bool" = False, facts: "str" = "") -> None:
-        self._config = config
+        self._config = config  # the blanks are in it
         self._read = ffi.new("struct host_pattern *")
-        text = ffi.from_buffer(config)
+        key, text = facts.encode() if facts else ffi.NULL, ffi.from_buffer(config)
         if container is None:
-            _check(lib.host_pattern_read(self._read, text, len(config), options))
+            _check(lib.host_pattern_read(self._read, text, len(config), options, key))
         else:
-            _check(lib.host_exec_pattern(self._read, container.opened, file, text, len(config), facts.encode() if facts else ffi.NULL))
+            _check(lib.host_exec_pattern(self._read, container.opened, file, text, len(config), key))
 
     @property
     def exact(self) -> "str":
@@ -458,36 +458,36 @@ class Pattern:
 
     def load(self, root: "str") -> "bytes | None":
         """The plan, decoded and checked once; None where there is none that fits this build."""
-        plan, size = ffi.new("void const **"), ffi.new("size_t *")
-        config = self._config
-        if lib.host_pattern_load(_bytes(root), self._read, ffi.from_buffer(config), len(config), plan, size) < 0:
-            return None
-        return _unmapped(plan[0], size[0])
+        return _loaded(lib.host_pattern_load, _bytes(root), self._read)
 
     def fill(self, plan: "bytes") -> "bytes":
-        """The plan of this configuration from a pattern; OSError(EOVERFLOW) where it becomes too long."""
-        filled, size = ffi.new("void const **"), ffi.new("size_t *")
-        config = self._config
-        _check(lib.host_pattern_fill(self._read, ffi.from_buffer(config), len(config), ffi.from_buffer(plan), len(plan), filled, size))
-        return _unmapped(filled[0], size[0])
+        """The plan of this configuration from a pattern; nothing where it becomes too long."""
+        return _loaded(lib.host_pattern_fill, self._read, ffi.from_buffer(plan), len(plan)) or b""
 
-    def marked(self) -> "bytes":
-        """The configuration with a mark in each blank: what it compiles to is a pattern."""
-        pieces, end = [], 0
-        for index in range(self._read.count):
-            blank = self._read.blanks[index]
-            pieces.append(self._config[end : blank.offset])
-            pieces.append(b"%s%02x}" % (BLANK, index))
-            end = blank.offset + blank.length
-        return b"".join(pieces) + self._config[end:]
+    def marked(self, first: "int" = 0, marks: "list[bytes] | None" = None) -> "bytes":
+        """The configuration with a mark in each blank from the first one on: what it compiles to is a pattern. marks: others than usual."""
+        base, marked, end = ffi.cast("char *", ffi.from_buffer(self._config)), b"", 0
+        for index, blank in enumerate(self._read.blanks[first : self._read.count], first):
+            marked += self._config[end : blank.text - base] + (marks[index] if marks else b"%s%02x}" % (BLANK, index))
+            end = blank.text - base + blank.length
+        return marked + self._config[end:]
 
 
 BLANK = b"@{wherry:"  # WHERRY_BLANK
 
 
-def _unmapped(base: "CData", size: "int") -> "bytes":
-    data = bytes(ffi.buffer(base, size))
-    lib.native_unmap(base, size)
+def exec_plan(container: "Container", root: "str", file: "bool", text: "bytes", facts: "str" = "") -> "bytes | None":
+    """What the container has left for an exec, or one of its kind; None where there is nothing that fits."""
+    key = facts.encode() if facts else ffi.NULL
+    return None if container.damage else _loaded(lib.host_exec_plan, container.opened, _bytes(root), file, ffi.from_buffer(text), len(text), key)
+
+
+def _loaded(load: "Callable[..., int]", *arguments: "object") -> "bytes | None":
+    plan, size = ffi.new("void const **"), ffi.new("size_t *")
+    if load(*arguments, plan, size) < 0:
+        return None
+    data = bytes(ffi.buffer(plan[0], size[0]))
+    lib.native_unmap(plan[0], size[0])
     return data
 
 

@@ -43,7 +43,7 @@ class Target:
     __slots__ = ("cgroups", "keyring", "namespaces", "pid", "setgroups_denied")
 
     def __init__(
-        self, pid: int, namespaces: "dict[str, str]", cgroups: "Sequence[Cgroup]", keyring: bool = True, setgroups_denied: bool = False
+        self, pid: "int | str", namespaces: "dict[str, str]", cgroups: "Sequence[Cgroup]", keyring: bool = True, setgroups_denied: bool = False
     ) -> None:
         self.pid, self.namespaces, self.cgroups = pid, namespaces, list(cgroups)
         self.keyring, self.setgroups_denied = keyring, setgroups_denied
