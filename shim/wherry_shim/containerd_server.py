@@ -218,15 +218,17 @@ def work(arguments: Arguments, control: "_socket.socket", zygote: str = "") -> N
     porter.send(READY, parking.OLDEST, parking.VERSION, text=zygote.encode())
     version, fds = porter.take()
     monitor.SPAWN = porter.spawn
+    before: "parking.State" = {}
     if version:
         reader = parking.read(fds[0], fds[1:])
-        server = ContainerdServer(arguments, reader.state["path"], posix.environ, porter)
-        porter.knows(reader.state["unclaimed"])
+        before = reader.state
+        server = ContainerdServer(arguments, before["path"], posix.environ, porter)
+        porter.knows(before["unclaimed"])
         parking.restore(server, reader)
     else:
         listener = _socket.socket(fileno=fds[0])
         server = ContainerdServer(arguments, listener.getsockname(), posix.environ, porter)
         server.serve(ttrpc.Server(server.loop, listener, server.services))
     porter.listen(server.loop)
-    parking.Parker(server, porter, parking.seconds_of(posix.environ.get(b"WHERRY_SHIM_PARK", b"")))
+    parking.Parker(server, porter, parking.times_of(posix.environ.get(b"WHERRY_SHIM_PARK", b""), before))
     server.run()

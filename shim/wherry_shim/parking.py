@@ -19,12 +19,12 @@ from wherry_shim import ttrpc
 from wherry_shim.loop import EPOLLIN, EPOLLPRI, Later
 from wherry_shim.monitor import Monitor
 from wherry_shim.oom import Watch
-from wherry_shim.state import CREATING, PAUSING, STOPPED, Container, Process
+from wherry_shim.state import CREATING, PAUSED, PAUSING, RUNNING, STOPPED, Container, Process
 from wherry_shim.stdio import LOGGERS, Names, Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from wherry_shim.containerd_server import ContainerdServer
@@ -33,21 +33,30 @@ if TYPE_CHECKING:
     State = dict[str, Any]
 
 OLDEST = VERSION = 1
-PARK_S = 1.0
-"""Seconds without an event, after which a server parks."""
+REST_S = 0.08
+"""Seconds without an event, after which a server parks whose containers all run, and nothing else: between the calls of one command there are fewer."""
+LONGEST_S = 1.0
+"""That where a call is to be expected, and at rest where a shorter time has not paid."""
 _LATER = 16  # times that, between two looks at a server that is quiet and cannot park
 _PROCESS = ("exec_id", "number", "spec", "status", "pid", "exit_status", "exited_at", "input_closed", "adopts")
 _CONTAINER = ("id", "bundle", "root", "has_rootfs", "io_owner", "root_owner", "marked", "shared_pid", "orphaned", "cut_short", "last_number")
 
 
-def seconds_of(text: bytes) -> float:
-    """WHERRY_SHIM_PARK: after how many seconds; 0 = never."""
+def times_of(text: bytes, before: "State") -> "tuple[float, float]":
+    """After how many seconds a server parks: at rest, and where a call is to be expected; 0 = never. text: WHERRY_SHIM_PARK. before: what the last
+    worker has written down: where its sleep was a short one, this one waits for twice as long."""
     if text == b"off":
-        return 0.0
+        return 0.0, 0.0
     try:
-        return max(0.001, float(text))
+        return (max(0.001, float(text)),) * 2
     except ValueError:
-        return PARK_S
+        paid = time.monotonic() - before.get("parked", 0.0) >= LONGEST_S
+        return REST_S if paid else min(2 * before.get("rest", REST_S), LONGEST_S), LONGEST_S
+
+
+def at_rest(containers: "Iterable[Container]") -> bool:
+    """Nothing waits for its Start or its Delete, and nobody for the end of an exec."""
+    return all(container.init.status in (RUNNING, PAUSED) and not container.execs for container in containers)
 
 
 class Busy(Exception):
@@ -237,29 +246,33 @@ def _fill(process: Process, state: "State", reader: Reader) -> None:
 
 
 class Parker:
-    """Looks now and then whether a server has been quiet for so many seconds, and parks it: then this process has come to its end."""
+    """Looks now and then whether a server has been quiet for long enough, and parks it: then this process has come to its end."""
 
-    def __init__(self, server: "ContainerdServer", porter: "Porter", seconds: float) -> None:
-        self._server, self._porter, self._seconds = server, porter, seconds
-        self._pause = seconds
-        if seconds:
-            server.loop.timer(seconds, self._look)
+    def __init__(self, server: "ContainerdServer", porter: "Porter", times: "tuple[float, float]") -> None:
+        """times: as of times_of()."""
+        self._server, self._porter = server, porter
+        self._rest, self._longest = times
+        self._pause = self._rest
+        if self._rest:
+            server.loop.timer(self._rest, self._look)
 
     def _look(self) -> None:
         loop = self._server.loop
         quiet = time.monotonic() - loop.active
-        if quiet < self._seconds:
-            self._pause = self._seconds
-            loop.timer(max(0.001, self._seconds - quiet), self._look)
-            return
-        self._park()
-        loop.timer(self._pause, self._look)
-        self._pause = min(2 * self._pause, _LATER * self._seconds)
+        if quiet < self._rest:
+            self._pause = self._rest
+            loop.timer(max(0.001, self._rest - quiet), self._look)
+        elif quiet < self._longest and not at_rest(self._server.service.containers()):
+            loop.timer(min(self._rest, self._longest - quiet + 0.001), self._look)
+        else:
+            self._park()
+            loop.timer(self._pause, self._look)
+            self._pause = min(2 * self._pause, _LATER * self._rest)
 
     def _park(self) -> None:
         try:
             state, writer, until = write(self._server, self._porter.control.fileno())
-            state["unclaimed"] = self._porter.unclaimed()
+            state |= {"unclaimed": self._porter.unclaimed(), "rest": self._rest, "parked": time.monotonic()}
             data = marshal.dumps(state)
             memory = posix.memfd_create("wherry-pod", posix.MFD_CLOEXEC)
             try:

@@ -55,8 +55,8 @@ class Pod:
         (self.shim.bundle / "config.json").write_text(json.dumps(config))
         self.mounts = [{"type": "bind", "source": str(images), "options": ["rbind", "ro"]}]
 
-    def begin(self, **names: str) -> None:
-        self.shim.start(WHERRY_SHIM_PARK=PARK)
+    def begin(self, park: str = PARK, **names: str) -> None:
+        self.shim.start(WHERRY_SHIM_PARK=park)
         self.call("Create", bundle=str(self.shim.bundle), rootfs=self.mounts, **names)
         self.call("Start")
 
@@ -564,6 +564,37 @@ def test_the_statuses_of_the_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs.close()
 
 
-@pytest.mark.parametrize(("text", "seconds"), [(b"", 1.0), (b"off", 0.0), (b"0.5", 0.5), (b"much", 1.0), (b"-3", 0.001)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [(b"", parking.REST_S), (b"off", 0.0), (b"0.5", 0.5), (b"much", parking.REST_S), (b"-3", 0.001), (b"0.02", 0.02)]
+)
 def test_the_switch(text: bytes, seconds: float) -> None:
-    assert parking.seconds_of(text) == seconds
+    assert parking.times_of(text, {}) == (seconds, parking.LONGEST_S if seconds == parking.REST_S else seconds)
+
+
+def test_a_sleep_that_was_short_is_not_had_again_at_once() -> None:
+    before: dict = {}
+    found = []
+    for slept in (60, 0.2, 0.5, 0.1, 0.1, 0.1, 2):
+        before = {"rest": parking.times_of(b"", before)[0], "parked": time.monotonic() - slept}
+        found.append(before["rest"])
+    assert found == [0.08, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0] and parking.times_of(b"", before) == (0.08, 1.0)
+    assert parking.times_of(b"0.02", {"rest": 0.64, "parked": time.monotonic()}) == (0.02, 0.02)
+
+
+def test_it_stays_awake_where_a_call_is_to_come(make: Callable[..., Pod]) -> None:
+    """For a moment: a second is long enough to see it and its end."""
+    one = make()
+    one.begin(park="")
+    one.parked().execute("e", "exit 5")
+    container = Container("c", "/b", "/r", Names("", "", "", False))
+    assert not parking.at_rest([container])
+    for status, rests in (("created", False), ("running", True), ("paused", True), ("stopped", False)):
+        container.init.status = status
+        assert parking.at_rest([container]) is rests and parking.at_rest([])
+    container.init.status = "running"
+    container.execs["e"] = Process(container, "e", 1, Names("", "", "", False))
+    assert not parking.at_rest([container])
+    one.call("Start", exec_id="e")
+    assert one.call("Wait", exec_id="e")["exit_status"] == 5
+    one.parked().call("Delete", exec_id="e")
+    one.parked()
