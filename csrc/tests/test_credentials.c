@@ -90,6 +90,24 @@ static void test_denied_identity(void)
 	in_child(denied_identity_child);
 }
 
+/* To setresuid the last number says "as it is". */
+static void no_identity_child(void)
+{
+	struct wherry_machine *m = build_begin();
+	const struct wherry_op_identity wrong[] = { { .uid = UINT32_MAX, .gid = USER }, { .uid = USER, .gid = UINT32_MAX } };
+
+	for (size_t i = 0; i < 2; i++) {
+		CHECK_EQUAL(op_identity(m, &wrong[i]), -EINVAL);
+		CHECK_EQUAL(m->failed_call, WHERRY_CALL_SETRESUID);
+		CHECK(getuid() == 0 && getgid() == 0);
+	}
+}
+
+static void test_no_identity(void)
+{
+	in_child(no_identity_child);
+}
+
 /* A pipe on stdout becomes the user's, the host's /dev/null does not. */
 static void stdio_child(void)
 {
@@ -163,9 +181,25 @@ static void bounding_denied_child(void)
 	CHECK_EQUAL(m->failed_value, CAP_CHOWN);
 }
 
+/* Who may drop nothing gets what is as wanted already, and nothing less. */
+static void bounding_as_wanted_child(void)
+{
+	struct wherry_machine *m = build_begin();
+	const struct wherry_op_bounding few = { .keep = BIT(CAP_CHOWN) | BIT(CAP_BPF) }, fewer = { .keep = BIT(CAP_CHOWN) };
+
+	CHECK_EQUAL(op_bounding(m, &few), 0);
+	CHECK(setresuid(USER, USER, USER) == 0);
+	CHECK_EQUAL(op_bounding(m, &few), 0);
+	CHECK_EQUAL(op_bounding(m, &fewer), -EPERM);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_BOUNDING);
+	CHECK_EQUAL(m->failed_value, CAP_BPF);
+	CHECK_EQUAL(status_row("CapBnd"), few.keep);
+}
+
 static void test_bounding_denied(void)
 {
 	in_child(bounding_denied_child);
+	in_child(bounding_as_wanted_child);
 }
 
 static void capabilities_child(void)
@@ -359,6 +393,7 @@ static const struct check_case cases[] = {
 	{ "identity", test_identity },
 	{ "no_groups_of_the_caller", test_no_groups_of_the_caller },
 	{ "denied_identity", test_denied_identity },
+	{ "no_identity", test_no_identity },
 	{ "stdio_is_given_to_the_user", test_stdio_is_given_to_the_user },
 	{ "bounding", test_bounding },
 	{ "bounding_denied", test_bounding_denied },
