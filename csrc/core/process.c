@@ -296,6 +296,9 @@ static bool may_be_elsewhere(int error)
 	return error == EACCES || error == ENOENT || error == ENOTDIR;
 }
 
+/* No disposition is set here: init has those of its launcher (or of the monitor), which has reset all 64 as its first act, and since then nobody has
+ * ignored a signal: hooks get theirs in a child, and the SA_NOCLDWAIT of OP_SECCOMP ends with execve. These would be 62 calls, some of them under a
+ * filter of the user's. */
 int op_execute(struct wherry_machine *m, const struct wherry_op_execute *op)
 {
 	int error = 0;
@@ -305,7 +308,7 @@ int op_execute(struct wherry_machine *m, const struct wherry_op_execute *op)
 		return wherry_fail(m, WHERRY_CALL_EXECVE, WHERRY_BAD_PLAN);
 	if (!m->ordered) { /* a plan without a start to wait for */
 		order_descriptors(m);
-		wherry_reset_signals();
+		sys_signal_mask(SIG_SETMASK, 0, NULL);
 	}
 	/* the lookup may have been done with more rights than the user has: as execvp, a file that may not be executed is passed over */
 	do {

@@ -49,7 +49,8 @@ int attend_prepare(bool subreaper)
 	sigset_t set;
 
 	forwarded(&set);
-	if (sigprocmask(SIG_SETMASK, &set, NULL))
+	// whoever ignores the ends of children hears of none, and the kernel reaps them
+	if (sys_signal(SIGCHLD, SIG_DFL) || sigprocmask(SIG_SETMASK, &set, NULL))
 		return -errno;
 	if (subreaper && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 		return -errno;

@@ -372,16 +372,18 @@ static void test_execute(void)
 	wherry_close(&result_pipe[0]);
 }
 
-/* Without a start to wait for the descriptors are put in order all the same. */
+/* Without a start to wait for, descriptors and the signal mask are put in order all the same. */
 static void execute_at_once_child(void)
 {
 	struct wherry_machine *m = build_begin();
-	const struct wherry_op_program program = shell("for fd in 5 9 10 15 20 200; do [ -e /proc/$$/fd/$fd ] && exit 1; done; [ -e /proc/$$/fd/4 ]");
+	const struct wherry_op_program program = shell("for fd in 5 9 10 15 20 200; do [ -e /proc/$$/fd/$fd ] && exit 1; done; "
+		"[ -e /proc/$$/fd/4 ] && exec grep -q '^SigBlk:[[:space:]]*0*$' /proc/self/status");
 	const struct wherry_op_execute execute = { .op = { .code = OP_EXECUTE } };
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	output[1] = result_pipe[1] = null;
 	CHECK_EQUAL(op_program(m, &program), 0);
+	sys_signal_mask(SIG_SETMASK, ~(uint64_t)0, NULL);
 	place_descriptors(m, null);
 	op_execute(m, &execute);
 	_exit(99);

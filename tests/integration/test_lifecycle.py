@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """create, start, state, kill, delete: what each may do, and when it must refuse."""
 
+import ctypes
 import json
 import os
 import pwd
@@ -221,6 +222,32 @@ def test_pid_1_has_default_signals_and_clean_descriptors(runtime: Runtime, bundl
     assert int(masks["SigIgn"], 16) == 0
     numbers = {int(line.split()[-3]) for line in out.splitlines() if "->" in line}
     assert numbers <= {0, 1, 2, 3}  # 3: ls itself reads the directory
+
+
+def ignore_and_block() -> None:
+    """As parents leave it: make ignores 32 and 33, nohup SIGHUP. By the system call: libc keeps two of them for itself."""
+    number = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+    for ignored in (signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, 32, 33, 64):
+        action = (ctypes.c_ulong * 4)(signal.SIG_IGN)
+        if ctypes.CDLL(None).syscall(number, int(ignored), action, None, ctypes.c_long(8)):
+            raise OSError(f"signal {ignored} cannot be ignored")
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD])
+
+
+def test_no_signal_of_the_caller_is_ignored_or_blocked(runtime: Runtime, make_bundle: Callable[[], Bundle]) -> None:
+    hook = [{"path": "/bin/true"}]
+    hooks = {"createRuntime": hook, "createContainer": hook, "startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", ":"]}]}
+    look = ("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status")  # not by a shell, which ignores SIGQUIT
+    first, second = make_bundle().args("sleep", "1000"), make_bundle().args(*look)
+    first.config["hooks"] = second.config["hooks"] = hooks
+    container = runtime.create(first, preexec_fn=ignore_and_block)
+    container.start()
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    seen = [re.findall(r"^Sig(?:Blk|Ign):.*", status, re.MULTILINE)]
+    seen += [runtime("exec", container.id, *look, preexec_fn=ignore_and_block).out.splitlines() for _ in range(3)]  # also without a compiler
+    seen += [runtime.run(second, preexec_fn=ignore_and_block).out.splitlines()]
+    for lines in seen:
+        assert [int(line.split()[1], 16) for line in lines] == [0, 0]
 
 
 def test_container_sees_its_pid_as_1(runtime: Runtime, bundle: Bundle) -> None:

@@ -8,13 +8,16 @@ the terminal, removes the container and exits with the program's status.
 import posix
 import sys
 from _signal import (  # type: ignore[import-not-found]
+    SIG_DFL,
     SIG_SETMASK,
     SIGABRT,
     SIGBUS,
+    SIGCHLD,
     SIGFPE,
     SIGILL,
     SIGSEGV,
     pthread_sigmask,
+    signal,
     valid_signals,
 )
 from time import monotonic
@@ -56,7 +59,9 @@ def run(options: "CreateOptions", detach: bool, keep: bool, subreaper: bool) -> 
 
 
 def hold_signals() -> None:
-    """Before there is a process: what arrives from here on waits, and is forwarded."""
+    """Before there is a process: what arrives from here on waits, and is forwarded. Where a parent had us ignore the ends of children there would be none
+    to wait for."""
+    signal(SIGCHLD, SIG_DFL)
     pthread_sigmask(SIG_SETMASK, set(valid_signals()).difference(_FAULTS))
 
 
