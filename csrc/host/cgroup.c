@@ -223,15 +223,26 @@ static int make_directory(struct wherry_machine *m, const struct wherry_op_cgrou
 	return place.depth ? 0 : take_existing(m, op, place.directory);
 }
 
-/* Of a container that exists: opened, never made. */
-static int join_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op, int mount, const char *path)
+/* Of a container that exists: opened, never made, and by its whole path at once, for each directory on the way would cost as much again. No symbolic
+ * link is followed (a mount point is known by its true path, and cgroupfs has none) and no "..", so it stays below the mount. */
+static int open_existing(const char *path, int flags)
 {
-	int directory = securepath_open(mount, path, WALK, 0);
+	cleanup_fd int root = -1;
+	char name[NAME_MAX + 1];
+	const char *at = path;
+	int fd = -1, result;
 
-	if (directory < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, -directory);
-	wherry_set_register(m, op->out, directory);
-	return 0;
+	while ((result = next_component(&at, name)) > 0)
+		;
+	if (result < 0 || *path != '/')
+		return result < 0 ? result : -EINVAL;
+	errno = ENOSYS;
+	if (!securepath_without_openat2)
+		fd = TEMP_FAILURE_RETRY(sys_openat2(AT_FDCWD, path, (uint64_t)(unsigned int)flags | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS));
+	if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != EAGAIN))
+		return fd < 0 ? -errno : fd;
+	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return root < 0 ? -errno : securepath_open(root, path, flags, RESOLVE_NO_SYMLINKS);
 }
 
 int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
@@ -242,11 +253,15 @@ int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_
 
 	if (length < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
+	if (op->flags & WHERRY_CGROUP_JOIN) {
+		int directory = open_existing(path, WALK);
+
+		wherry_set_register(m, op->out, directory < 0 ? -1 : directory);
+		return directory < 0 ? wherry_fail(m, WHERRY_CALL_OPEN, -directory) : 0;
+	}
 	mount = open_mount(path, op->mount_length);
 	if (mount < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, -mount);
-	if (op->flags & WHERRY_CGROUP_JOIN)
-		return join_directory(m, op, mount, path + op->mount_length);
 	return make_directory(m, op, mount, path + op->mount_length);
 }
 
@@ -452,13 +467,20 @@ int op_cgroup_chown(struct wherry_machine *m, const struct wherry_op_cgroup_chow
 
 int op_open_tasks(struct wherry_machine *m, const struct wherry_op_open_tasks *op)
 {
-	int fd, directory = m->registers[op->directory];
+	const char *file = wherry_text(&m->code, op->file);
+	bool whole = op->directory == WHERRY_NO_REGISTER;
+	int fd, directory = whole ? AT_FDCWD : m->registers[op->directory];
 
-	if (directory < 0)
+	if (!whole && directory < 0)
 		return 0;
-	fd = openat(directory, wherry_text(&m->code, op->file), O_WRONLY | O_CLOEXEC);
+	if (whole) {
+		fd = open_existing(file, O_WRONLY);
+	} else {
+		fd = openat(directory, file, O_WRONLY | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	}
 	if (fd < 0)
-		return op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(errno) ? 0 : wherry_fail_errno(m, WHERRY_CALL_OPEN);
+		return op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-fd) ? 0 : wherry_fail(m, WHERRY_CALL_OPEN, -fd);
 	wherry_set_register(m, op->out, fd);
 	return 0;
 }

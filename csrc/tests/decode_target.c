@@ -43,6 +43,10 @@ static void add_host_steps(struct planmaker *p)
 	tasks = CALLER_OP(OP_OPEN_TASKS, wherry_op_open_tasks);
 	tasks->file = plan_text(p, "tasks");
 	tasks->out = 1;
+	tasks = CALLER_OP(OP_OPEN_TASKS, wherry_op_open_tasks);
+	tasks->file = plan_text(p, "/sys/fs/cgroup/pids/one/tasks");
+	tasks->directory = WHERRY_NO_REGISTER;
+	tasks->out = 1;
 	CALLER_OP(OP_LAUNCH, wherry_op_launch);
 }
 

@@ -387,6 +387,48 @@ static void tasks(void)
 	end();
 }
 
+static void add_tasks(const char *file)
+{
+	struct wherry_op_open_tasks *op = PLAN_ADD(&plan, OP_OPEN_TASKS, WHERRY_CALLER, wherry_op_open_tasks);
+
+	op->file = plan_text(&plan, file);
+	op->directory = WHERRY_NO_REGISTER;
+	op->out = 2;
+}
+
+/* What an exec opens: by the whole path, which no link bends and no dots leave. */
+static void tasks_by_path(void)
+{
+	struct wherry_machine *m = &c.machine;
+
+	begin();
+	add_tasks(at(tree, "one/tasks"));
+	add_tasks(at(tree, "link/tasks"));
+	add_tasks(at(tree, "one/../one/tasks"));
+	add_tasks("tasks");
+	add_directory("link", WHERRY_CGROUP_JOIN | WHERRY_CGROUP_V2, 3);
+	add_directory("one", WHERRY_CGROUP_JOIN | WHERRY_CGROUP_V2, 3);
+	prepare();
+	CHECK(op_open_tasks(m, step(1)) == -ENOENT && m->failed_call == WHERRY_CALL_OPEN);
+	CHECK(mkdir(at(tree, "one"), 0755) == 0 && symlink("one", at(tree, "link")) == 0);
+	for (int without = 0; without < 2; without++) {
+		securepath_without_openat2 = without;
+		put(at(tree, "one/tasks"), "");
+		CHECK_EQUAL(op_open_tasks(m, step(1)), 0);
+		CHECK(fcntl(m->registers[2], F_GETFD) == FD_CLOEXEC && write(m->registers[2], "0", 1) == 1);
+		CHECK_TEXT(content(at(tree, "one/tasks")), "0");
+		CHECK_EQUAL(op_open_tasks(m, step(2)), -ELOOP);
+		CHECK_EQUAL(op_open_tasks(m, step(3)), -EINVAL);
+		CHECK_EQUAL(op_open_tasks(m, step(4)), -EINVAL);
+		CHECK_EQUAL(op_cgroup_directory(m, step(5)), -ENOTDIR);
+		CHECK(m->failed_call == WHERRY_CALL_OPEN && m->registers[3] == -1);
+		CHECK_EQUAL(op_cgroup_directory(m, step(6)), 0);
+		wherry_set_register(m, 3, -1);
+	}
+	securepath_without_openat2 = false;
+	end();
+}
+
 /* ---- devices: a real cgroup --------------------------------------------------------------------------------------------------------------- */
 
 static uint32_t attached(int cgroup)
@@ -547,6 +589,7 @@ static const struct check_case cases[] = {
 	{ "values", values },
 	{ "owners", owners },
 	{ "tasks", tasks },
+	{ "tasks_by_path", tasks_by_path },
 	{ "devices", devices },
 	{ "launching", launching },
 	{ "listener", listener },

@@ -144,6 +144,8 @@ def _what(failure: Failure, step: Step, steps: "list[Step]", setting: Setting) -
     f = step.fields
     if step.name in ("CLAIM", "PUBLISH"):
         return _of_the_caller(failure, setting) or ("claim the id" if step.name == "CLAIM" else "publish the container")
+    if setting.verb == "exec" and step.name in ("CGROUP_DIRECTORY", "OPEN_TASKS"):
+        return f"error adding pid to cgroup {f['path'] if 'path' in f else f['file'].rpartition('/')[0]}"
     if step.name in ("CGROUP_WRITE", "OPEN_TASKS"):
         verb = f"write {f['value']} to" if step.name == "CGROUP_WRITE" else "open"
         return f"{verb} {_cgroup(steps, f['directory'])}/{f['file']}"
@@ -159,8 +161,6 @@ def _what(failure: Failure, step: Step, steps: "list[Step]", setting: Setting) -
         return f'chdir to cwd ("{f["path"]}") set in config.json failed'
     if step.name == "LISTENER":
         return f"failed to connect with seccomp agent at {f['path']}"
-    if step.name == "CGROUP_DIRECTORY" and setting.verb == "exec":
-        return f"error adding pid to cgroup {f['path']}"
     if step.name == "SECURITY_LABEL":
         return f"write {f['module']} label {f['label']} to /proc/self/attr"
     if step.name == "IDMAP_TREE":

@@ -364,7 +364,8 @@ def _cgroup_chown(f: Fields) -> str:
 
 
 def _open_tasks(f: Fields) -> str:
-    return f"open {f['file']} of {_register(f['directory'])} as {_register(f['out'])}{_flags(f['flags'], 'WHERRY_CGROUP_', _CGROUP_FLAGS)}"
+    file = _quoted(f["file"]) if f["directory"] is None else f"{f['file']} of {_register(f['directory'])}"
+    return f"open {file} as {_register(f['out'])}{_flags(f['flags'], 'WHERRY_CGROUP_', _CGROUP_FLAGS)}"
 
 
 def _clone(f: Fields) -> str:

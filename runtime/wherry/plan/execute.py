@@ -8,7 +8,7 @@ first instruction, non-dumpable before it enters anything, and known to the call
 from wherry.kernel.native import constants
 from wherry.plan import isolation, process
 from wherry.plan.compile import Job
-from wherry.plan.encode import ID, PID
+from wherry.plan.encode import ID, NO_REGISTER, PID
 from wherry.plan.mounts import MOUNT_POINT
 
 TYPE_CHECKING = False
@@ -94,7 +94,6 @@ def compile(config: "dict[str, Any]", given: "dict[str, Any]", target: Target, f
 def cgroups(job: ExecJob) -> None:
     """Opened by the caller, with the host's credentials: the v2 directory to be born in, `tasks` of each v1 hierarchy to be written to."""
     b, facts, known = job.b, job.facts, {cgroup.mount: cgroup for cgroup in job.target.cgroups}
-    join = constants.WHERRY_CGROUP_JOIN
     hierarchies = facts.hierarchies if facts.cgroup_mode in ("v1", "hybrid") else []
     tasks = [job.register() for _ in hierarchies]
     unified = next((cgroup for cgroup in job.target.cgroups if cgroup.v2), None)
@@ -102,14 +101,13 @@ def cgroups(job: ExecJob) -> None:
         job.into = job.register()
     job.inherited = job.registers
     if unified is not None:
-        b.cgroup_directory(unified.path, unified.mount_length, join | constants.WHERRY_CGROUP_V2, job.into, "")
+        flags = constants.WHERRY_CGROUP_JOIN | constants.WHERRY_CGROUP_V2
+        b.cgroup_directory(unified.path, unified.mount_length, flags, job.into, "")
     for hierarchy, out in zip(hierarchies, tasks, strict=True):
         cgroup = known.get(hierarchy.mount)
         if cgroup is None:
             continue  # the register stays empty, and its step does nothing: there was no permission when the container was made
-        directory = job.register()
-        b.cgroup_directory(cgroup.path, cgroup.mount_length, join, directory, "")
-        b.open_tasks(directory, "tasks", out, 0, "")
+        b.open_tasks(NO_REGISTER, f"{cgroup.path}/tasks", out, 0, "")
 
 
 def _affinity(processors: str) -> bytes:

@@ -115,6 +115,10 @@ def test_what_every_exec_is(name: str) -> None:
     # the caller enters nothing, and opens nothing but cgroup files
     assert all(step.fields["path"].startswith("/sys/fs/cgroup") for step in plan.steps if step.name == "CGROUP_DIRECTORY")
     assert all("join" in step.text for step in plan.steps if step.name == "CGROUP_DIRECTORY")
+    for step in plan.steps:
+        if step.name == "OPEN_TASKS":
+            file = step.fields["file"]
+            assert step.fields["directory"] is None and file.startswith("/sys/fs/cgroup/") and file.endswith("/tasks")
     mounts = [step for step in plan.steps if step.name == "JOIN" and step.fields["type"] == 0x20000]
     assert all(step.executor == "init" for step in mounts)
     clone = next(step for step in plan.steps if step.name == "CLONE")
