@@ -20,29 +20,47 @@ MOST = 4  # of one container
 NAMESPACES = ("user", "mnt", "pid", "net", "cgroup", "uts", "ipc", "time")
 
 
+class _Mounts:
+    """Tells of a change since it was made, once. Its descriptor is closed with the last who has it."""
+
+    __slots__ = ("_changes", "_file")
+
+    def __init__(self) -> None:
+        self._file = posix.open("/proc/self/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)
+        self._changes = select.poll()
+        self._changes.register(self._file, select.POLLPRI)
+
+    def __del__(self) -> None:
+        posix.close(self._file)
+
+    def have_changed(self) -> bool:
+        return bool(self._changes.poll(0))
+
+
 class Facts:
     """The facts of the host and their key, for one process. They hold for an exec; a create may also look at the cgroup that we are in."""
 
     def __init__(self) -> None:
-        self._changes: "select.poll | None" = None
-        self._key = ""
+        self._seen: "tuple[_Mounts, str] | None" = None
         self._whole: "HostFacts | None" = None
 
     def whole(self) -> "HostFacts":
         """Without what only some configurations need."""
-        if self._whole is None or self._whole.key != self.key():
-            self._whole = gather()
+        key = self.key()
+        if self._whole is None or self._whole.key != key:
+            self._whole = gather(key)
         return self._whole
 
     def key(self) -> str:
-        if self._changes is None:
-            mounts = posix.open("/proc/self/mountinfo", posix.O_RDONLY | posix.O_CLOEXEC)  # before the first look: a change meanwhile is told
-            self._changes = select.poll()
-            self._changes.register(mounts, select.POLLPRI)
-            self._key = native.facts_key()
-        elif self._changes.poll(0):
-            self._key = native.facts_key()
-        return self._key
+        seen = self._seen
+        return self.look() if seen is None or seen[0].have_changed() else seen[1]
+
+    def look(self) -> str:
+        """The key as it is now. In any thread: an exec has the one before or this one."""
+        mounts = _Mounts()  # before the look: a change meanwhile is told
+        key = native.facts_key()
+        self._seen = mounts, key
+        return key
 
 
 class Plan:

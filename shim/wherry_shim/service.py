@@ -225,6 +225,7 @@ class Service(Keeper):
 
     async def _create(self, container: Container, given: options.RuntimeOptions, mounts: "list[Message]", images: str) -> None:
         choices = processes.create_options(container, given)
+        choices.facts = self.facts.look
         checkpoint = Checkpoint(images, given.criu_work_path or f"{container.bundle}/criu-work", choices) if images else None
         container.init.starting = True  # its end, should it come now, is published after the event of its creation
         await processes.create(self.loop, container, choices, mounts, self.setting.namespace, self._hear, checkpoint)

@@ -100,7 +100,8 @@ def test_facts_are_read_again_when_something_was_mounted(tmp_path: Path, monkeyp
     assert len(looks) == 3
     whole = facts.whole()
     assert facts.whole() is whole and whole.cgroup_mode
-    monkeypatch.setattr(facts, "_key", "another")
+    monkeypatch.setattr(native, "facts_key", lambda: "another")
+    assert facts.look() == facts.key() == facts.whole().key == "another"
     assert facts.whole() is not whole
 
 

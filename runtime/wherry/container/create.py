@@ -102,7 +102,7 @@ def _flags(plan: bytes) -> int:
 
 def _cached(config: bytes, options: "CreateOptions") -> "native.Pattern | None":
     try:
-        return native.Pattern(config, _option_bits(options))
+        return native.Pattern(config, _option_bits(options), facts=options.facts())
     except OSError:  # the parser will say what is wrong
         return None
 

@@ -40,9 +40,9 @@ def remember(container: Container, config: "dict[str, Any]", options: ExecOption
 
 def _of_kind(container: Container, text: bytes, options: ExecOptions) -> bool:
     """For every container of this one's kind. False where it is of none."""
-    config = config_copy(container)
+    config, key = config_copy(container), options.facts.key if options.facts else native.facts_key()
     try:
-        kind = Kind(container, config, text, options.process is not None, native.facts_key())
+        kind = Kind(container, config, text, options.process is not None, key)
     except OSError:
         return False
     target = _marked_target(container, kind)
@@ -51,7 +51,7 @@ def _of_kind(container: Container, text: bytes, options: ExecOptions) -> bool:
     document: Any = load(kind.config())
     marked = with_marks(options, kind.text())
     shared = compile_plan(document, process_of(document, marked), target, marked)
-    return NOT_ITS not in shared and native.cache_store(options.root, kind.pattern, shared)
+    return NOT_ITS not in shared and key.encode() in shared and native.cache_store(options.root, kind.pattern, shared)
 
 
 def _marked_target(container: Container, kind: Kind) -> "Target | None":

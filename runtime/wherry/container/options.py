@@ -39,6 +39,7 @@ class CreateOptions(Traced):
         "config",
         "console_as_is",
         "console_socket",
+        "facts",
         "fresh",
         "heeds",
         "id",
@@ -69,6 +70,7 @@ class CreateOptions(Traced):
         self.cgroup_manager = "cgroupfs"
         self.rootless: "bool | None" = None
         self.stdio = (-1, -1, -1)
+        self.facts: "Callable[[], str]" = str  # the key of the host's, computed now, where somebody else needs it too; "" = by who looks into the cache
         self.fresh = False  # compiled, whatever the cache has: a plan from there has no warnings, they were said when it was compiled
         self.heeds = False  # wants the warnings of a plan from the cache as well, and has it compiled anew for them
         self.warn: "Callable[[list[str]], None] | None" = None  # who wants to know, where run does not come back

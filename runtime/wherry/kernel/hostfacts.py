@@ -95,13 +95,14 @@ class HostFacts:
 
 
 def gather(
-    *, lsms: bool = False, landlock: bool = False, delegate: bool = False, mappers: bool = False, namespaces: "Iterable[str]" = ()
+    key: str = "", /, *, lsms: bool = False, landlock: bool = False, delegate: bool = False, mappers: bool = False, namespaces: "Iterable[str]" = ()
 ) -> HostFacts:
-    """The facts of this host. What only some configurations need is gathered where asked for (wherry.plan.compile.wanted)."""
+    """The facts of this host. What only some configurations need is gathered where asked for (wherry.plan.compile.wanted). key: theirs, if that
+    still holds."""
     from wherry.kernel.native import facts_key
 
     facts = HostFacts()
-    facts.key = facts_key()
+    facts.key = key or facts_key()
     facts.kernel = posix.uname().release
     facts.uid, facts.gid = posix.geteuid(), posix.getegid()
     facts.user_namespace = _read("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
