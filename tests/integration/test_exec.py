@@ -286,11 +286,12 @@ def test_user(container: Container, given: str, uid: str, gid: str) -> None:
     assert seen["Uid"].split() == [uid] * 4 and seen["Gid"].split() == [gid] * 4
 
 
-@pytest.mark.parametrize("given", ["user", "-1", "1:", ":1", "1:x", "4294967296", " 1", "1000:1000:1000"])
+@pytest.mark.parametrize("given", ["user", "-1", "1:", ":1", "1:x", "4294967295", "1:4294967295", "4294967296", " 1", "\u0661", "1000:1000:1000"])
 @pytest.mark.ours
 def test_a_user_that_is_no_number(container: Container, given: str) -> None:
+    """Nor an id: the last number would leave the ids as they are, root's."""
     result = exec_(container, f"--user={given}", "--", "id", check=False)
-    assert result.code == 255 and result.out == ""
+    assert result.code == 255 and result.out == "" and "for flag -user: not an id" in result.err
 
 
 @pytest.mark.requires("root")

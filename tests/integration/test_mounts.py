@@ -219,10 +219,14 @@ def test_dotdot_link_stays_inside(runtime: Runtime, bundle: Bundle, source: Path
     assert not Path("/var/made-by-mount").exists()
 
 
+@pytest.mark.parametrize("kind", ["new", "bound"])
 @pytest.mark.parametrize("name", ["proc", "sys"])
-def test_proc_and_sys_that_are_links_are_refused(runtime: Runtime, bundle: Bundle, name: str) -> None:
+def test_proc_and_sys_that_are_links_are_refused(runtime: Runtime, bundle: Bundle, name: str, kind: str) -> None:
     (bundle.rootfs / name).rmdir()
     os.symlink("tmp", bundle.rootfs / name)
+    if kind == "bound":
+        bundle.config["mounts"] = [mount for mount in bundle.config["mounts"] if not mount["destination"].startswith(f"/{name}")]
+        bundle.mount(f"/{name}", Path(f"/{name}"), "bind", ["rbind"])
     container = runtime.create(bundle, check=False)
     assert container.result.code == 1
     assert f"/{name}" in container.stderr

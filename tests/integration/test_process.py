@@ -52,6 +52,7 @@ def test_capability_sets(runtime: Runtime, bundle: Bundle) -> None:
     seen = status(runtime, bundle)
     assert int(seen["CapBnd"], 16) == mask("CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE")
     assert int(seen["CapInh"], 16) == mask("CAP_KILL")
+    assert int(seen["CapAmb"], 16) == 0
 
 
 @pytest.mark.requires("root")

@@ -122,7 +122,16 @@ def test_a_socket_that_was_left_behind(server: Server) -> None:
 
 # ---- users
 
-def test_another_user_does_not_even_reach_the_socket(server: Server) -> None:
+@pytest.mark.parametrize("opened", ["nothing", "the socket", "its directory"])
+def test_another_user_does_not_even_reach_the_socket(server: Server, opened: str) -> None:
+    """Two doors, either of which would do."""
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600 and stat.S_IMODE(server.path.parent.stat().st_mode) == 0o700
+    for place in server.path.parent.parents:
+        assert place.stat().st_mode & 0o001, place
+    if opened == "the socket":
+        server.path.chmod(0o666)
+    elif opened == "its directory":
+        server.path.parent.chmod(0o755)
     probe = "import socket,sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
     done = subprocess.run(["/usr/bin/python3", "-c", probe, str(server.path)], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True)
     assert "PermissionError" in done.stderr

@@ -47,7 +47,7 @@ OWN_FAILURE = 255
 TIMED_OUT = 124
 """timeout(1)'s: no signal ends a process with it."""
 
-_IDS = 1 << 32
+_IDS = (1 << 32) - 1  # the last one is no id: see oci.shape
 _LONGEST = 1e9
 
 

@@ -9,7 +9,7 @@ The rules of an Object see one value of the right shape; those in RULES see the 
 the host.
 """
 
-from wherry.oci.shape import I64, U16, U32, U64, Finding, Late, Map, Object, Report, walk
+from wherry.oci.shape import I64, ID, U16, U32, U64, Finding, Late, Map, Object, Report, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ PROCESS = Object(
         "env": _STRINGS,
         "args": _STRINGS,
         "commandLine": str,
-        "user": Object({"uid": U32, "gid": U32, "umask": (0, 0o7777), "additionalGids": [U32], "username": str}, rules=(user_ids,)),
+        "user": Object({"uid": ID, "gid": ID, "umask": (0, 0o7777), "additionalGids": [ID], "username": str}, rules=(user_ids,)),
         "rlimits": [Object({"type": RLIMITS, "soft": U64, "hard": U64}, ("type", "soft", "hard"))],
         "capabilities": _CAPABILITIES,
         "noNewPrivileges": bool,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 U16 = (0, (1 << 16) - 1)
 U32 = (0, (1 << 32) - 1)
+ID = (0, (1 << 32) - 2)
+"""Of a user or a group: the last number means "as it is" to the kernel, which would leave a program root that is to be somebody else."""
 U64 = (0, (1 << 64) - 1)
 I32 = (-(1 << 31), (1 << 31) - 1)
 I64 = (-(1 << 63), (1 << 63) - 1)
