@@ -171,8 +171,8 @@ static int launch_ourselves(struct wherry_machine *m)
 		wherry_set_register(m, i, -1); /* directories of the host, which no launcher would have */
 	m->callers[0] = pair[0];
 	m->callers[1] = c->request.target;
-	m->callers[2] = c->request.own[0];
-	m->callers[3] = c->request.own[1];
+	for (size_t i = 0; i < WHERRY_LENGTH(c->request.own); i++)
+		m->callers[2 + i] = c->request.own[i];
 	m->caller = pair[1];
 	result = wherry_launch_itself(m);
 	wherry_close(&m->caller);

@@ -78,14 +78,22 @@ static void say(int socket, uint16_t kind, uint32_t process)
 {
 	monitor_empty(&message, kind, process);
 	message.head.pid = create.machine.init;
-	if (kind == MONITOR_MADE) {
-		message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
-		message.fd[MONITOR_FD_MASTER] = create.request.console_master;
-		if (process == 0)
-			host_create_release(&create); /* the lock: whoever hears of it may start it */
-	}
 	monitor_send(socket, &message);
-	if (kind == MONITOR_MADE && process > 0) {
+}
+
+/* Of an exec first to the server that waits for it, then to the monitor, which tells the others. */
+static void say_made(const struct helper_ends *ends, uint32_t process)
+{
+	monitor_empty(&message, MONITOR_MADE, process);
+	message.head.pid = create.machine.init;
+	message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
+	message.fd[MONITOR_FD_MASTER] = create.request.console_master;
+	if (process == 0)
+		host_create_release(&create); /* the lock: whoever hears of it may start it */
+	else
+		message.head.status = monitor_send(ends->server, &message) == 0;
+	monitor_send(ends->monitor, &message);
+	if (process > 0) {
 		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
 		host_await_settled(&create);
 	}
@@ -135,19 +143,20 @@ static int interlude(int socket, uint32_t process)
 
 /* What the process may have, and what we need: the monitor's own descriptors, and those of other processes, are none of our business. The process is
  * cloned from us: it gets nothing but these. */
-static int keep_own(int *socket, struct host_request *request)
+static int keep_own(struct helper_ends *ends, struct host_request *request)
 {
-	enum { SOCKET = 3, LOCK, TARGET, PROGRAM, COUNT };
-	int fds[COUNT] = { 0, 1, 2, *socket, MONITOR_LOCK, request->target, request->program }, result;
+	enum { MONITOR = 3, SERVER, LOCK, TARGET, PROGRAM, COUNT };
+	int fds[COUNT] = { 0, 1, 2, ends->monitor, ends->server, MONITOR_LOCK, request->target, request->program }, result;
 
 	for (int i = 0; i < 3; i++)
 		if (request->stdio[i] >= 0)
 			fds[i] = request->stdio[i];
 	result = wherry_place_fds(fds, COUNT);
 	result = result < 0 ? result : wherry_close_from(COUNT);
-	result = result < 0 ? result : wherry_cloexec_from(SOCKET);
-	*socket = request->own[0] = SOCKET;
-	request->own[1] = LOCK;
+	result = result < 0 ? result : wherry_cloexec_from(MONITOR);
+	ends->monitor = request->own[0] = MONITOR;
+	ends->server = request->own[1] = SERVER;
+	request->own[2] = LOCK;
 	request->target = TARGET;
 	request->program = PROGRAM;
 	request->stdio[0] = request->stdio[1] = request->stdio[2] = -1;
@@ -155,7 +164,7 @@ static int keep_own(int *socket, struct host_request *request)
 	return result;
 }
 
-static int make(int *socket, const struct monitor_message *r)
+static int make(struct helper_ends *ends, const struct monitor_message *r)
 {
 	struct host_request request = { 0 };
 	int result = prepare(r, &request);
@@ -165,14 +174,14 @@ static int make(int *socket, const struct monitor_message *r)
 	if (r->head.kind == MONITOR_EXEC) {
 		if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
 			sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
-		result = keep_own(socket, &request);
+		result = keep_own(ends, &request);
 		return result < 0 ? result : host_exec_begin(&create, &request);
 	}
 	request.extra_count = read_extra(r);
 	(void)!chdir(request.bundle); /* where hooks expect to be */
 	result = host_create_begin(&create, &request);
 	while (result == 0 && create.waiting)
-		result = interlude(*socket, r->head.process);
+		result = interlude(ends->monitor, r->head.process);
 	return result;
 }
 
@@ -228,7 +237,7 @@ void helper_raise_files(void)
 	sys_prlimit(0, RLIMIT_NOFILE, all, NULL);
 }
 
-void helper_run(int socket, struct monitor_message *request)
+void helper_run(struct helper_ends ends, struct monitor_message *request)
 {
 	int result;
 
@@ -237,10 +246,10 @@ void helper_run(int socket, struct monitor_message *request)
 		_exit(1);
 	if (files[1])
 		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
-	result = request->head.kind == MONITOR_RESTORE ? become(socket, request) : make(&socket, request);
+	result = request->head.kind == MONITOR_RESTORE ? become(ends.monitor, request) : make(&ends, request);
 	if (result < 0)
-		say_failure(socket, request->head.process, -result);
+		say_failure(ends.monitor, request->head.process, -result);
 	else
-		say(socket, MONITOR_MADE, request->head.process);
+		say_made(&ends, request->head.process);
 	_exit(0);
 }

@@ -56,18 +56,20 @@ static void accept_one(struct monitor *m)
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		if (m->connection[i] < 0) {
 			m->connection[i] = wherry_steal(&fd);
+			m->peer[i]++;
 			process_list(m, m->connection[i]);
 			return;
 		}
 }
 
 /* What a server has sent, to the last word; its end. */
-static void serve(struct monitor *m, int *connection)
+static void serve(struct monitor *m, size_t from)
 {
+	int *connection = &m->connection[from];
 	int got;
 
 	while ((got = monitor_receive(*connection, &request)) == 1) {
-		process_request(m, &request);
+		process_request(m, from, &request);
 		monitor_close_fds(&request);
 	}
 	if (got == -EAGAIN || got == -EPROTO)
@@ -139,7 +141,7 @@ static int run_once(struct monitor *m)
 	}
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		if (items[2 + i].revents && m->connection[i] == items[2 + i].fd)
-			serve(m, &m->connection[i]);
+			serve(m, i);
 	if (items[1].revents)
 		accept_one(m);
 	return 0;

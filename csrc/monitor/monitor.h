@@ -47,7 +47,7 @@ enum monitor_request {
 /* To each server that is connected. */
 enum monitor_report {
 	MONITOR_WAITING = 32, /* init waits for the interlude; pid */
-	MONITOR_MADE,         /* pid; MONITOR_FD_PROCESS, MONITOR_FD_MASTER where there is a terminal */
+	MONITOR_MADE,         /* from the helper: status = the server that has asked knows already. pid; MONITOR_FD_PROCESS, MONITOR_FD_MASTER where there is a terminal */
 	MONITOR_FAILED,       /* step, error, call, value, undo */
 	MONITOR_ENDED,        /* status, signal, oom, time */
 	MONITOR_DRAINED,      /* the pump of its terminal has come to an end; from the writer: two streams have */
@@ -138,6 +138,8 @@ struct process {
 	int pidfd;
 	pid_t helper;        /* who makes it; 0 = has ended */
 	int helper_socket;
+	size_t asked;        /* the connection by which it was asked for ... */
+	uint32_t peer;       /* ... and whose that was */
 	bool ended, drained_told;
 	int hold[3], master;
 	int log[2];
@@ -157,12 +159,13 @@ struct monitor {
 	int writer_socket;
 	uint32_t copies; /* numbers given so far */
 	int connection[MAX_CONNECTIONS];
+	uint32_t peer[MAX_CONNECTIONS]; /* how many this place has had before */
 	struct process *process[MAX_PROCESSES];
 	uint32_t processes;
 	char directory_path[WHERRY_MAX_PATH];
 };
 
-void process_request(struct monitor *m, struct monitor_message *message); /* takes the descriptors that it needs */
+void process_request(struct monitor *m, size_t from, struct monitor_message *message); /* by that connection; takes the descriptors that it needs */
 void process_helper(struct monitor *m, struct process *p);                /* its helper has spoken */
 void process_reap(struct monitor *m);
 void process_pumped(struct monitor *m, struct process *p);
@@ -183,9 +186,12 @@ bool writer_tend(struct monitor *m); /* there is one, where one is needed; false
 void writer_reaped(struct monitor *m, pid_t pid);
 void writer_end(struct monitor *m);
 
-/* helper.c: makes a process, in a child of the monitor, and ends. `socket` leads to the monitor. */
+/* helper.c: makes a process, in a child of the monitor, and ends. */
+struct helper_ends {
+	int monitor, server; /* the server that has asked; ours to close is neither */
+};
 void helper_raise_files(void); /* the monitor takes as many descriptors as it may; what it makes begins with the limit that it had */
-void helper_run(int socket, struct monitor_message *request) __attribute__((noreturn));
+void helper_run(struct helper_ends ends, struct monitor_message *request) __attribute__((noreturn));
 
 /* record.c */
 struct ending {

@@ -83,6 +83,16 @@ void monitor_tell(struct monitor *m, struct monitor_message *message)
 			monitor_send(m->connection[i], message); /* who does not listen is found by poll */
 }
 
+/* All but the one who has heard it from the helper. */
+static void tell_others(struct monitor *m, const struct process *p, struct monitor_message *message)
+{
+	bool heard = message->head.status && m->peer[p->asked] == p->peer;
+
+	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
+		if (m->connection[i] >= 0 && !(heard && i == p->asked))
+			monitor_send(m->connection[i], message);
+}
+
 static void tell(struct monitor *m, const struct process *p, uint16_t kind)
 {
 	monitor_empty(&report, kind, p->number);
@@ -122,7 +132,7 @@ static void fail(struct monitor *m, struct process *p, int error)
 	drop(m, p);
 }
 
-static int start_helper(struct process *p, struct monitor_message *r)
+static int start_helper(const struct monitor *m, struct process *p, struct monitor_message *r)
 {
 	int pair[2];
 
@@ -132,7 +142,7 @@ static int start_helper(struct process *p, struct monitor_message *r)
 	p->helper = fork();
 	if (p->helper == 0) {
 		close(pair[0]);
-		helper_run(pair[1], r);
+		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked] }, r);
 	}
 	close(pair[1]);
 	p->helper_socket = pair[0];
@@ -144,7 +154,7 @@ static int start_helper(struct process *p, struct monitor_message *r)
 }
 
 /* What the helper alone needs is closed by whoever has received it. */
-static void begin(struct monitor *m, struct monitor_message *r)
+static void begin(struct monitor *m, size_t from, struct monitor_message *r)
 {
 	struct process *p = add(m, r);
 	int result;
@@ -158,6 +168,8 @@ static void begin(struct monitor *m, struct monitor_message *r)
 	}
 	if (r->head.kind != MONITOR_EXEC)
 		host_join(m->directory_path, sizeof(m->directory_path), r->text[TEXT_ROOT], r->text[TEXT_ID]);
+	p->asked = from;
+	p->peer = m->peer[from];
 	for (int i = 0; i < 3; i++)
 		p->hold[i] = wherry_steal(&r->fd[MONITOR_FD_HOLD_IN + i]);
 	p->pump.input = wherry_steal(&r->fd[MONITOR_FD_INPUT]);
@@ -167,7 +179,7 @@ static void begin(struct monitor *m, struct monitor_message *r)
 		p->log[i] = wherry_steal(&r->fd[MONITOR_FD_LOG_OUT + i]);
 	helper_raise_files(); /* not before: the server may have set the limit just now */
 	writer_begin(m, p);
-	result = start_helper(p, r);
+	result = start_helper(m, p, r);
 	if (result < 0)
 		fail(m, p, -result);
 }
@@ -187,7 +199,7 @@ static void made(struct monitor *m, struct process *p, struct monitor_message *a
 	p->pid = answer->head.pid;
 	if (!p->number)
 		settle(m);
-	monitor_tell(m, answer);
+	tell_others(m, p, answer);
 	p->pidfd = wherry_steal(&answer->fd[MONITOR_FD_PROCESS]);
 	p->master = wherry_steal(&answer->fd[MONITOR_FD_MASTER]);
 	if (p->master < 0) {
@@ -366,12 +378,12 @@ static void relay(struct process *p, struct monitor_message *r)
 		monitor_send(p->helper_socket, r);
 }
 
-void process_request(struct monitor *m, struct monitor_message *r)
+void process_request(struct monitor *m, size_t from, struct monitor_message *r)
 {
 	struct process *p;
 
 	if (r->head.kind == MONITOR_CREATE || r->head.kind == MONITOR_EXEC || r->head.kind == MONITOR_RESTORE) {
-		begin(m, r);
+		begin(m, from, r);
 		return;
 	}
 	if (r->head.kind == MONITOR_WATCH) {

@@ -142,7 +142,7 @@ static int in_a_helper(int (*body)(void))
 
 	if (!helper) {
 		request.launches = true;
-		request.own[0] = request.own[1] = -1;
+		request.own[0] = request.own[1] = request.own[2] = -1;
 		_exit(body());
 	}
 	CHECK_EQUAL(waitpid(helper, &status, 0), helper);

@@ -26,6 +26,7 @@ from wherry_shim.errors import (
     UNKNOWN,
     ShimError,
 )
+from wherry_shim.monitor import ENDED, MADE, Monitor
 
 from .driver import Server, shell, spec
 
@@ -83,6 +84,30 @@ def test_a_monitor_is_no_file_of_the_host(server: Server, bundle: Bundle) -> Non
     assert monitor is not None
     assert os.readlink(f"/proc/{monitor.pid}/exe") == "/memfd:wherry (deleted)"
     assert Path(f"/proc/{monitor.pid}/comm").read_text() == "wherry-monitor\n"
+
+
+def test_who_is_connected_hears_of_an_exec_once(server: Server, bundle: Bundle) -> None:
+    """The helper tells the server that has asked, the monitor all others; the end comes behind that to each."""
+    make(server, bundle)
+    server.call("Start", id="a")
+    asking = server.monitor("a")
+    assert asking is not None
+    other = Monitor.find(server.loop, f"{server.service.setting.root}/ns/a")
+    heard: dict[str, list[int]] = {"asking": [], "other": []}
+
+    def listen(name: str, peer: Monitor) -> None:
+        before = peer.on_report
+        peer.on_report = lambda report: (heard[name].append(report.kind), before(report))[1]
+
+    server.until(lambda: other.copies)
+    listen("asking", asking)
+    listen("other", other)
+    server.call("Exec", id="a", exec_id="e", spec=shell("exit 3"))
+    server.call("Start", id="a", exec_id="e")
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 3
+    server.until(lambda: ENDED in heard["other"])
+    assert heard == {"asking": [MADE, ENDED], "other": [MADE, ENDED]}
+    other.close()
 
 
 def test_what_an_exec_holds_before_it_is_the_program(server: Server, bundle: Bundle) -> None:
@@ -468,6 +493,7 @@ def test_a_hundred_execs_leave_no_descriptor(server: Server, bundle: Bundle, pla
     before = sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))
     for number in range(1, 100):
         once(number)
+    server.loop.step(0)  # the last one is let go of behind its Delete's answer
     time.sleep(0.1)  # the last helper may be about to end
     assert (sorted(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{monitor.pid}/fd"))) == before
     assert not [path for path in (place / "root" / "ns" / "a").iterdir() if path.name.startswith("exit-")]

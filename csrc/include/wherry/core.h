@@ -25,7 +25,7 @@ struct wherry_code {
 	const struct wherry_op *step[WHERRY_MAX_STEPS + 1];
 };
 
-enum { WHERRY_CALLERS = 4 };
+enum { WHERRY_CALLERS = 5 };
 
 /* Everything one executor knows. One per process, static storage. */
 struct wherry_machine {

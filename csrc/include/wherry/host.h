@@ -38,7 +38,7 @@ struct host_request {
 	int trace_fd;               /* ... and the memfd behind it */
 	bool launches;              /* exec: we are a process of the static program that is there for this launch alone, with exactly the descriptors that ...
 	                             * are named here: it clones the process itself, without a launcher, where the plan allows that */
-	int own[2];                 /* ... and these, which are not for the process: -1 = none */
+	int own[3];                 /* ... and these, which are not for the process: -1 = none */
 	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
 
