@@ -265,7 +265,7 @@ struct wherry_op_cgroup_chown {
 
 struct wherry_op_open_tasks {
 	struct wherry_op op;
-	struct wherry_text file; /* "tasks" */
+	struct wherry_text file; /* "tasks"; without a directory (WHERRY_NO_REGISTER) the whole path of one that is there already */
 	uint16_t directory, out;
 	uint32_t flags;
 };
