@@ -88,20 +88,22 @@ int op_umask(struct wherry_machine *m, const struct wherry_op_umask *op)
 
 /* ---- capabilities ---------------------------------------------------------------------------------------------------------- */
 
+/* One call for each: whether it is held at all is asked only where dropping it is refused. For whoever may drop nothing (no CAP_SETPCAP) what is
+ * missing already is as wanted, and what is held is an error. */
 int op_bounding(struct wherry_machine *m, const struct wherry_op_bounding *op)
 {
 	for (unsigned long number = 0; number < MAX_CAPABILITIES; number++) {
-		int held = prctl(PR_CAPBSET_READ, number, 0, 0, 0);
+		int refusal, held;
 
+		if ((op->keep & CAPABILITY_BIT(number)) || prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0)
+			continue;
+		refusal = errno;
+		held = prctl(PR_CAPBSET_READ, number, 0, 0, 0);
 		if (held < 0)
 			break; /* past the last one that this kernel has */
-		if (!held || (op->keep & CAPABILITY_BIT(number)))
-			continue;
-		if (prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0) {
-			int result = wherry_fail_errno(m, WHERRY_CALL_BOUNDING);
-
+		if (held) {
 			m->failed_value = number;
-			return result;
+			return wherry_fail(m, WHERRY_CALL_BOUNDING, refusal);
 		}
 	}
 	return 0;
@@ -152,12 +154,14 @@ static int raise_ambient(struct wherry_machine *m, uint64_t ambient)
 	return 0;
 }
 
-static uint64_t ambient_set(void)
+/* `possible`: what the kernel says is permitted and inheritable. It keeps the ambient set within both (capabilities(7)), so nothing else can be in
+ * it: where nothing is inheritable, as usual, there is nothing to ask. */
+static uint64_t ambient_set(uint64_t possible)
 {
 	uint64_t set = 0;
 
 	for (unsigned long number = 0; number < MAX_CAPABILITIES; number++)
-		if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, number, 0, 0) == 1)
+		if ((possible & CAPABILITY_BIT(number)) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, number, 0, 0) == 1)
 			set |= CAPABILITY_BIT(number);
 	return set;
 }
@@ -173,6 +177,7 @@ static int missing(struct wherry_machine *m, uint64_t set)
 int op_capabilities(struct wherry_machine *m, const struct wherry_op_capabilities *op)
 {
 	struct capability_sets wanted = { op->effective, op->permitted, op->inheritable }, got;
+	uint64_t ambient;
 	int result;
 
 	/* first: an ambient capability that was inherited would survive everything below (kernels before 4.3 have none) */
@@ -191,9 +196,8 @@ int op_capabilities(struct wherry_machine *m, const struct wherry_op_capabilitie
 		return wherry_fail_errno(m, WHERRY_CALL_CAPSET);
 	if (memcmp(&got, &wanted, sizeof(got)) != 0)
 		return missing(m, (got.effective ^ wanted.effective) | (got.permitted ^ wanted.permitted) | (got.inheritable ^ wanted.inheritable));
-	if (ambient_set() != op->ambient)
-		return missing(m, ambient_set() ^ op->ambient);
-	return 0;
+	ambient = ambient_set(got.permitted & got.inheritable);
+	return ambient != op->ambient ? missing(m, ambient ^ op->ambient) : 0;
 }
 
 int op_no_new_privileges(struct wherry_machine *m, const struct wherry_op_no_new_privileges *op)

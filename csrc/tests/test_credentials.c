@@ -108,24 +108,6 @@ static void test_no_identity(void)
 	in_child(no_identity_child);
 }
 
-/* To setresuid the last number says "as it is". */
-static void no_identity_child(void)
-{
-	struct wherry_machine *m = build_begin();
-	const struct wherry_op_identity wrong[] = { { .uid = UINT32_MAX, .gid = USER }, { .uid = USER, .gid = UINT32_MAX } };
-
-	for (size_t i = 0; i < 2; i++) {
-		CHECK_EQUAL(op_identity(m, &wrong[i]), -EINVAL);
-		CHECK_EQUAL(m->failed_call, WHERRY_CALL_SETRESUID);
-		CHECK(getuid() == 0 && getgid() == 0);
-	}
-}
-
-static void test_no_identity(void)
-{
-	in_child(no_identity_child);
-}
-
 /* A pipe on stdout becomes the user's, the host's /dev/null does not. */
 static void stdio_child(void)
 {
@@ -411,7 +393,6 @@ static const struct check_case cases[] = {
 	{ "identity", test_identity },
 	{ "no_groups_of_the_caller", test_no_groups_of_the_caller },
 	{ "denied_identity", test_denied_identity },
-	{ "no_identity", test_no_identity },
 	{ "no_identity", test_no_identity },
 	{ "stdio_is_given_to_the_user", test_stdio_is_given_to_the_user },
 	{ "bounding", test_bounding },
