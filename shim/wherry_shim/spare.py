@@ -10,9 +10,7 @@ from _struct import error as StructError  # type: ignore[attr-defined]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Answer = Callable[..., None]
+    from wherry_shim.zygote import Zygote
 
 _TAKEN = b"t"
 
@@ -20,13 +18,13 @@ _TAKEN = b"t"
 class Spare:
     """The zygote's end of one."""
 
-    def __init__(self, listener: "_socket.socket", answer: "Answer") -> None:
+    def __init__(self, listener: "_socket.socket", zygote: "Zygote") -> None:
         self._line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self.pid = posix.fork()
         if not self.pid:
             try:
                 self._line.close()
-                wait(listener, theirs, answer)
+                wait(listener, theirs, zygote)
             finally:
                 posix._exit(1)
         theirs.close()
@@ -51,11 +49,12 @@ class Spare:
             return b""
 
 
-def wait(listener: "_socket.socket", line: "_socket.socket", answer: "Answer") -> None:
+def wait(listener: "_socket.socket", line: "_socket.socket", zygote: "Zygote") -> None:
     """As a spare. It returns when the zygote has gone, or wants it to go."""
     from wherry_shim.zygote import Prepared, accepted
 
     prepared = Prepared()
+    zygote.rehearse()
     listener.settimeout(0)
     ready = select.poll()
     ready.register(listener, select.POLLIN)
@@ -66,7 +65,7 @@ def wait(listener: "_socket.socket", line: "_socket.socket", answer: "Answer") -
         except (OSError, ValueError, StructError):
             continue  # a client that has gone, or none that we know
         try:
-            answer(request, peer, fds, prepared, lambda: _tell(line))
+            zygote.answer(request, peer, fds, prepared, lambda: _tell(line))
         except OSError:  # it has gone meanwhile
             pass
         for fd in fds:

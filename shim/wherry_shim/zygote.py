@@ -33,6 +33,7 @@ HEADER = Struct("<IIiII")  # magic, umask, oom_score_adj or KEEP, number of argu
 LIMITS = Struct("<32Q")
 MAGIC = 0x575A0001
 KEEP = -10000
+REHEARSALS = 16  # so many calls make the interpreter specialize a function
 GO = b"g"
 LARGEST = 192 << 10
 PATIENCE = 0.02
@@ -104,10 +105,10 @@ def ask(path: str, argv: "list[str]", environment: "dict[bytes, bytes]", oom_sco
 
 
 class Zygote:
-    """serve(arguments) is what a forked child goes on as; it does not return."""
+    """serve(arguments) is what a forked child goes on as; it does not return. rehearse() is what a spare does before."""
 
-    def __init__(self, path: str, serve: "Callable[[list[str]], None]") -> None:
-        self.path, self._serve = path, serve
+    def __init__(self, path: str, serve: "Callable[[list[str]], None]", rehearse: "Callable[[], None]" = lambda: None) -> None:
+        self.path, self._serve, self.rehearse = path, serve, rehearse
         self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
 
     def bind(self) -> bool:
@@ -148,7 +149,7 @@ class Zygote:
             if self._asked(SETTLE):
                 asked = monotonic()
                 continue
-            if Spare(self._listener, self.answer).taken(IDLE):
+            if Spare(self._listener, self).taken(IDLE):
                 asked = monotonic()
             elif monotonic() - asked >= IDLE and self._leave():
                 self._listener.close()
@@ -343,7 +344,7 @@ def set_title(text: str) -> None:
     Title().set(text)
 
 
-def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
+def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse: "Callable[[], None]") -> None:
     """By a cold server, before it has done anything: a copy of it becomes the zygote for those that come after."""
     if posix.environ.get(b"WHERRY_ZYGOTE") == b"off":
         return
@@ -352,8 +353,6 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
     from wherry_shim import messages_rare, metrics
 
     assert resource and metrics and messages_rare.TABLE  # loaded, for those who are forked
-    gc.collect()
-    gc.freeze()
     between = posix.fork()
     if between:  # the zygote is nobody's child: no server has to wait for it
         posix.waitpid(between, 0)
@@ -368,9 +367,13 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]") -> None:
         posix.chdir("/")
         _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)  # nobody waits for servers
         monitor.seal_programs()
-        zygote = Zygote(socket_path(directory, sys.argv[0]), serve)
+        zygote = Zygote(socket_path(directory, sys.argv[0]), serve, rehearse)
         if zygote.bind():
             set_title(TITLE)
+            for _ in range(REHEARSALS):
+                rehearse()
+            gc.collect()
+            gc.freeze()
             zygote.run()
     finally:
         posix._exit(0)

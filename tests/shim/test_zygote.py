@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers from the zygote: what a start gives them, and that one which is gone, stopped, or spoken to in noise holds nobody up."""
 
+import ctypes
 import os
 import re
 import resource
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wherry_shim import bootstrap_start, zygote
+from wherry_shim import bootstrap_start, containerd_server, zygote
 
 from .daemon import wait_until
 from .shims import BINARY, Shim, alive, wait_for_end
@@ -200,6 +201,14 @@ def test_noise(warm: int, noise: bytes) -> None:
         peer.connect(own_path())
         peer.send(noise or b"\0")
     assert zygote_pid() == warm
+
+
+def test_a_rehearsal_leaves_nothing() -> None:
+    fds, adopts = os.listdir("/proc/self/fd"), ctypes.c_int(-1)
+    containerd_server.rehearse()
+    assert os.listdir("/proc/self/fd") == fds
+    ctypes.CDLL(None).prctl(37, ctypes.byref(adopts), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+    assert adopts.value == 0
 
 
 def test_the_world_is_in_the_name() -> None:
