@@ -3,17 +3,16 @@
 
 from wherry_shim import wire
 from wherry_shim.errors import INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED, ShimError
-from wherry_shim.loop import Later
+from wherry_shim.loop import Later, Task
 from wherry_shim.messages import PACKAGES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from typing import Any, Protocol
 
-    from wherry_shim.loop import Task
-
     class Calls(Protocol):
-        def call(self, method: str, request: "dict[str, Any]") -> Task: ...
+        def answer(self, method: str, request: "dict[str, Any]") -> Coroutine[Later, None, "dict[str, Any]"]: ...
 
 
 TASK_SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
@@ -73,31 +72,30 @@ def pack(value: "wire.Values | None") -> None:
         value["value"] = wire.encode(table_of(value["type_url"]), value.pop("message"))
 
 
-class Call(Later):
-    """A call's response in bytes. Only what waits, and does nothing else, can be cancelled."""
+class Call(Task):
+    """A call that runs; its value is the response's bytes. Only what waits, and does nothing else, can be cancelled."""
 
-    __slots__ = ("_table", "_waits")
+    __slots__ = ("_method", "_table")
 
-    def __init__(self, method: str, table: str, task: "Task") -> None:
-        super().__init__()
-        self._table = table
-        self._waits = task if method in ("Wait", "WaitSandbox") else None
-        task.then(self._ended)
+    def __init__(self, method: str, table: str, answer: "Coroutine[Later, None, Any]") -> None:
+        self._method, self._table = method, table
+        Task.__init__(self, answer)
 
-    def _ended(self, task: "Task") -> None:
+    def set(self, value: "Any" = None) -> None:
         try:
-            answer = task.result()
-            if "stats" in answer:
-                pack(answer["stats"])
-            for process in answer.get("processes", ()):
+            if "stats" in value:
+                pack(value["stats"])
+            for process in value.get("processes", ()):
                 pack(process.get("info"))
-            self.set(wire.encode(self._table, answer))
+            data = wire.encode(self._table, value)
         except Exception as error:
             self.fail(error)
+        else:
+            Task.set(self, data)
 
     def cancel(self) -> None:
-        if self._waits is not None:
-            self._waits.cancel()
+        if self._method in ("Wait", "WaitSandbox"):
+            Task.cancel(self)
 
 
 class Handler:
@@ -114,4 +112,4 @@ class Handler:
             request = wire.decode(tables[0], payload)
         except wire.DecodeError as error:
             raise ShimError(INTERNAL, str(error))
-        return Call(method, tables[1], self._service.call(method, request))
+        return Call(method, tables[1], self._service.answer(method, request))

@@ -85,7 +85,7 @@ class Task(Later):
     __slots__ = ("_coroutine", "_waits")
 
     def __init__(self, coroutine: "Coroutine[Later, None, Any]") -> None:
-        super().__init__()
+        Later.__init__(self)
         self._coroutine = coroutine
         self._waits: "Later | None" = None
         self._step(None)
@@ -130,6 +130,7 @@ class Loop:
         self._timers: "list[Timer]" = []
         self._due = NEVER
         self._soon: "list[Callable[[], None]]" = []
+        self._behind: "list[Callable[[], None]]" = []
         self._afterwards: "list[Callable[[], None]]" = []
         self._busy = 0
         self._wake = posix.eventfd(0, posix.EFD_CLOEXEC | posix.EFD_NONBLOCK)
@@ -222,8 +223,12 @@ class Loop:
 
     @property
     def pending(self) -> bool:
-        """Somebody has called soon() or afterwards()."""
-        return bool(self._soon or self._afterwards)
+        """Somebody has called soon(), behind() or afterwards()."""
+        return bool(self._soon or self._behind or self._afterwards)
+
+    def behind(self, callback: "Callable[[], None]") -> None:
+        """Calls it, once, when the descriptor's callback that runs now has returned: what the one that it answers need not wait for."""
+        self._behind.append(callback)
 
     def afterwards(self, callback: "Callable[[], None]") -> None:
         """Calls it, once, when no descriptor is ready any more: what nobody waits for. After a few busy rounds all the same."""
@@ -269,6 +274,8 @@ class Loop:
                 self._run_timers(now)
                 now = monotonic()
             wait = max(0.0, self._due - now) if self._timers else -1
+        if self._behind:  # of a timer, or of a call that is no descriptor's
+            self._run_behind()
         if not self._running and most < 0:
             return
         if most >= 0:
@@ -286,8 +293,15 @@ class Loop:
                     callback(events)
                 except Exception as error:
                     self.on_error(error)
+                if self._behind:
+                    self._run_behind()
         if self._afterwards:
             self._run_afterwards(bool(ready))
+
+    def _run_behind(self) -> None:
+        callbacks, self._behind = self._behind, []
+        for callback in callbacks:
+            self._guarded(callback)
 
     def _run_afterwards(self, busy: bool) -> None:
         self._busy = self._busy + 1 if busy else 0

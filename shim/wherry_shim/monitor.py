@@ -130,6 +130,7 @@ class Monitor:
         self._socket: "socket | None" = connection
         self._pidfd = posix.pidfd_open(pid) if pid and pidfd < 0 and connection is not None else pidfd
         self._unsent: "list[tuple[bytes, list[int]]]" = []
+        self._events = EPOLLIN
         self.copies = bool(pid)
         """It takes output files, and copies what comes to a pipe there: one that an older version has left does not."""
         if connection is not None:
@@ -216,9 +217,17 @@ class Monitor:
         if self._socket is None:
             raise BrokenPipeError(32, "the monitor is gone")
         data, numbers = packet(kind, process, count=count, status=status, index=index, texts=texts, fds=fds)
+        if self._unsent:
+            self._flush()
         if self._unsent or not self._send(data, numbers):
             self._unsent.append((data, [posix.dup(fd) for fd in numbers]))
-            self.loop.change(self._socket.fileno(), EPOLLIN | EPOLLOUT)
+            self._watch()
+
+    def tell(self, kind: int, process: int) -> None:
+        """What nobody waits for: it goes behind the answer of the call that it comes from, and before what is asked next."""
+        if self._socket is not None:
+            self._unsent.append(packet(kind, process))
+            self.loop.behind(self._flush)
 
     def _send(self, data: bytes, fds: "list[int]") -> bool:
         """False where the monitor has not read enough yet. We never wait for it: it may be waiting for us."""
@@ -234,14 +243,19 @@ class Monitor:
             data, fds = self._unsent[0]
             try:
                 if not self._send(data, fds):
-                    return
+                    break
             except OSError:  # it is gone, which its end of the socket tells as well
                 pass
             del self._unsent[0]
             for fd in fds:
                 posix.close(fd)
-        if self._socket is not None:
-            self.loop.change(self._socket.fileno(), EPOLLIN)
+        self._watch()
+
+    def _watch(self) -> None:
+        wanted = EPOLLIN | EPOLLOUT if self._unsent else EPOLLIN
+        if self._socket is not None and wanted != self._events:
+            self._events = wanted
+            self.loop.change(self._socket.fileno(), wanted)
 
     def _ready(self, events: int) -> None:
         if events & EPOLLOUT:
@@ -289,6 +303,7 @@ class Monitor:
 
     def close(self) -> None:
         """Lets go of the connection; the monitor lives on."""
+        self._flush()
         connection, self._socket = self._socket, None
         for _, fds in self._unsent:
             for fd in fds:

@@ -79,7 +79,7 @@ async def create(
             container.checkpoint = checkpoint
             return
         report = await _launch(loop, container, options, prepared, namespace, hear)
-        adopt_report(init, report)
+        adopt_report(loop, init, report)
         container.shared_pid = bool(prepared.flags & constants.WHERRY_PLAN_SHARED_PID)
     except BaseException:
         if container.init.streams is not None:
@@ -259,7 +259,7 @@ async def restore(loop: "Loop", container: "Container", namespace: str, hear: "H
             unlock(container)  # who takes it away waits for that lock
             await loop.in_thread(lambda: take_away(container.root, container.id, container.bundle))
         raise
-    adopt_report(init, report)
+    adopt_report(loop, init, report)
     container.checkpoint = None
     unlock(container)
     with lifecycle.opened(container.root, container.id) as record:
@@ -289,14 +289,15 @@ def _ask(
     """Hands the request over, and with it what the process gets; what is to be kept stays with us too. plan: its bytes, or a descriptor."""
     asked, streams = process.container.monitor, process.streams
     assert asked is not None and streams is not None
+    fds = {**streams.given, **streams.held, "program": native.program_fd(), "target": target}
     memory: "dict[str, int]" = {}
     try:
-        for name, data in (("plan", plan), ("config", config)):
-            if isinstance(data, bytes) and data:
-                memory[name] = memory_of(name, data)
-        fds = {**streams.given, **streams.held, **memory, "program": native.program_fd(), "target": target}
         if isinstance(plan, int):
             fds["plan"] = plan
+        elif plan:
+            fds["plan"] = memory["plan"] = memory_of("plan", plan)
+        if config:
+            fds["config"] = memory["config"] = memory_of("config", config)
         asked.ask(kind, process.number, count=count, texts=texts, fds=fds)
     except OSError as error:
         raise ShimError(UNKNOWN, f"the monitor of container {process.container.id} is gone") from error
@@ -319,15 +320,15 @@ def made(report: Report) -> Report:
     return report
 
 
-def adopt_report(process: "Process", report: Report) -> None:
-    """The process is there, and we have its descriptors."""
+def adopt_report(loop: "Loop", process: "Process", report: Report) -> None:
+    """The process is there, and we have its descriptors. What was given to it is closed behind the answer."""
     process.pid = report.pid
     process.pidfd = report.fds.pop("process", -1)
     process.master = report.fds.pop("master", -1)
     process.drained = Later() if process.master >= 0 else None
     report.close()
     if process.streams is not None:
-        process.streams.close_given()
+        loop.behind(process.streams.close_given)
     if process.input_closed and process.container.monitor is not None:  # CloseIO came while it was being made
         try:
             process.container.monitor.ask(monitor.CLOSE_INPUT, process.number)
@@ -337,11 +338,10 @@ def adopt_report(process: "Process", report: Report) -> None:
 
 def meta(process: "Process") -> bytes:
     """What another server needs to know, in JSON."""
-    names, container = process.names, process.container
-    texts = {"id": container.id, "bundle": container.bundle, "exec_id": process.exec_id, "number": str(process.number)}
-    texts |= {"stdin": names.stdin, "stdout": names.stdout, "stderr": names.stderr, "terminal": "1" if names.terminal else ""}
-    texts |= {"rootfs": "1" if container.has_rootfs else ""}
-    return ("{" + ",".join(f'"{key}":{encode_basestring_ascii(text)}' for key, text in texts.items()) + "}").encode()
+    names, container, json = process.names, process.container, encode_basestring_ascii
+    owner = f'"id":{json(container.id)},"bundle":{json(container.bundle)},"rootfs":"{"1" if container.has_rootfs else ""}"'
+    files = f'"stdin":{json(names.stdin)},"stdout":{json(names.stdout)},"stderr":{json(names.stderr)},"terminal":"{"1" if names.terminal else ""}"'
+    return f'{{{owner},"exec_id":{json(process.exec_id)},"number":"{process.number}",{files}}}'.encode()
 
 
 def failed(verb: str, error: "WherryError | OSError") -> ShimError:
@@ -368,7 +368,7 @@ async def start_exec(loop: "Loop", process: "Process", namespace: str, facts: "F
         report = await _known(loop, process, options, facts)
         report = report or await _exec(loop, process, options, facts, below=False) or await _exec(loop, process, options, facts, below=True)
         assert report is not None
-        adopt_report(process, report)
+        adopt_report(loop, process, report)
     except BaseException:
         streams.close(loop)  # a Delete of the container may have done it
         raise

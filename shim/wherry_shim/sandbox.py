@@ -67,9 +67,9 @@ class Sandbox:
         return self._state in (CREATED, READY)
 
     def call(self, method: str, request: "Message") -> Task:
-        return self.loop.start(self._guarded(method, request))
+        return self.loop.start(self.answer(method, request))
 
-    async def _guarded(self, method: str, request: "Message") -> "Message":
+    async def answer(self, method: str, request: "Message") -> "Message":
         steps = {
             "CreateSandbox": self._create,
             "StartSandbox": self._start,

@@ -90,17 +90,17 @@ class Service(Keeper):
     process for leaked, deletes it, and nobody learns of its exit code."""
 
     def call(self, method: str, request: "Message") -> Task:
-        return self.loop.start(self._guarded(method, request))
+        return self.loop.start(self.answer(method, request))
 
-    async def _guarded(self, method: str, request: "Message") -> "Message":
+    async def answer(self, method: str, request: "Message") -> "Message":
         name = METHODS.get(method)
         if name is None:
             raise ShimError(UNIMPLEMENTED, f"method {method}")
         if self._closing and name != "shutdown":
             raise ShimError(UNAVAILABLE, "the shim is shutting down")
         try:
-            answer: "Message" = await getattr(self, name)(request)
-            return answer
+            found: "Message" = await getattr(self, name)(request)
+            return found
         except (ShimError, Cancelled):
             raise
         except Exception as error:
@@ -498,12 +498,8 @@ class Service(Keeper):
         timer.cancel()
 
     def _let_go(self, process: Process) -> None:
-        asked = process.container.monitor
-        if process.exec_id and asked is not None and asked.connected:
-            try:
-                asked.ask(monitor.RELEASE, process.number)
-            except OSError:
-                pass
+        if process.exec_id and process.container.monitor is not None:
+            process.container.monitor.tell(monitor.RELEASE, process.number)
         for name in ("pidfd", "master"):
             fd = getattr(process, name)
             if fd >= 0:

@@ -176,7 +176,10 @@ class Container:
     def by_number(self, number: int) -> "Process | None":
         if number == 0:
             return self.init
-        return next((process for process in self.execs.values() if process.number == number), None)
+        for process in self.execs.values():
+            if process.number == number:
+                return process
+        return None
 
     def process(self, exec_id: str) -> Process:
         if not exec_id:

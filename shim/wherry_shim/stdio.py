@@ -182,10 +182,12 @@ async def open_streams(
     streams = Streams()
     streams.copies = copies
     try:
-        _open_output(streams, names, namespace, id)
+        if names.stdout or names.stderr:
+            _open_output(streams, names, namespace, id)
         if streams.logger is not None:
             await streams.logger.begun(loop, streams.strict)
-        await _open_input(loop, streams, names, input_closed)
+        if names.stdin:
+            await _open_input(loop, streams, names, input_closed)
         streams.give_to(owner)
         _fill(streams, names.terminal)
         return streams

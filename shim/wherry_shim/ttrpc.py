@@ -234,17 +234,16 @@ class Connection:
                 return
             self.last = stream
             self.server.silent.pop(self, None)
+            self.server.last_use = monotonic()
             try:
-                self._request(stream, wire.decode("ttrpc.Request", data))
+                request = wire.decode("ttrpc.Request", data)
             except wire.DecodeError as error:
                 self._fail(stream, INVALID_ARGUMENT, f"request: {error}")
+                return
+            timeout = request["timeout_nano"]
+            self.ask(stream, request["service"], request["method"], request["payload"], timeout / 1e9 if timeout > 0 else None)
         elif kind == DATA and stream not in self.active:
             self._fail(stream, INVALID_ARGUMENT, f"stream {stream} is not active")
-
-    def _request(self, stream: int, request: "wire.Values") -> None:
-        timeout = request["timeout_nano"]
-        self.server.last_use = monotonic()
-        self.ask(stream, request["service"], request["method"], request["payload"], timeout / 1e9 if timeout > 0 else None)
 
     def ask(self, stream: int, service: str, method: str, payload: bytes, timeout: "float | None") -> None:
         handler = self.server.services.get(service)
