@@ -40,15 +40,26 @@ class _Mounts:
 class Facts:
     """The facts of the host and their key, for one process. They hold for an exec; a create may also look at the cgroup that we are in."""
 
+    ours: "HostFacts | None" = None
+    """What the zygote has found: most servers are where it is."""
+
     def __init__(self) -> None:
         self._seen: "tuple[_Mounts, str] | None" = None
         self._whole: "HostFacts | None" = None
+
+    @classmethod
+    def gather(cls) -> None:
+        """By the zygote. It costs time alone where that fails."""
+        try:
+            cls.ours = gather()
+        except OSError:
+            pass
 
     def whole(self) -> "HostFacts":
         """Without what only some configurations need."""
         key = self.key()
         if self._whole is None or self._whole.key != key:
-            self._whole = gather(key)
+            self._whole = self.ours if self.ours is not None and self.ours.key == key else gather(key)
         return self._whole
 
     def key(self) -> str:

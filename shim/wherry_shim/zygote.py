@@ -350,7 +350,7 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse:
         return
     import resource
 
-    from wherry_shim import messages_rare, metrics
+    from wherry_shim import messages_rare, metrics, plans
 
     assert resource and metrics and messages_rare.TABLE  # loaded, for those who are forked
     between = posix.fork()
@@ -370,6 +370,7 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse:
         zygote = Zygote(socket_path(directory, sys.argv[0]), serve, rehearse)
         if zygote.bind():
             set_title(TITLE)
+            plans.Facts.gather()
             for _ in range(REHEARSALS):
                 rehearse()
             gc.collect()

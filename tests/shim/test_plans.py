@@ -105,6 +105,14 @@ def test_facts_are_read_again_when_something_was_mounted(tmp_path: Path, monkeyp
     assert facts.whole() is not whole
 
 
+def test_facts_of_the_zygote_are_ours_where_their_key_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Facts, "ours", None)
+    Facts.gather()
+    assert Facts.ours is not None and Facts().whole() is Facts.ours
+    monkeypatch.setattr(native, "facts_key", lambda: "another")
+    assert Facts().whole() is not Facts.ours
+
+
 def test_afterwards_comes_when_nobody_waits(request: pytest.FixtureRequest) -> None:
     loop, order = Loop(), []
     request.addfinalizer(loop.close)
