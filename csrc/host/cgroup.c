@@ -46,15 +46,11 @@ static int use_v2(int directory)
 
 static int use_v1(int directory)
 {
-	cleanup_fd int procs = openat(directory, "cgroup.procs", O_RDONLY | O_CLOEXEC);
 	char text[32];
-	ssize_t got;
+	ssize_t got = host_read_file(directory, "cgroup.procs", text, sizeof(text));
 
-	if (procs < 0)
-		return -errno;
-	got = TEMP_FAILURE_RETRY(read(procs, text, sizeof(text)));
 	if (got != 0)
-		return got < 0 ? -errno : HOST_CGROUP_POPULATED;
+		return got < 0 && got != -EOVERFLOW ? (int)got : HOST_CGROUP_POPULATED;
 	got = host_read_file(directory, "freezer.state", text, sizeof(text));
 	return got > 0 && strncmp(text, "THAWED", 6) != 0 ? HOST_CGROUP_FROZEN : HOST_CGROUP_FREE;
 }
@@ -156,17 +152,20 @@ static int make_rest(struct place *place)
 	return result;
 }
 
-static int open_mount(const char *path, uint32_t mount_length)
+/* The whole path, and the place of its mount, opened. */
+static int open_mount(struct wherry_machine *m, struct wherry_template template, uint32_t mount_length, char path[WHERRY_MAX_PATH])
 {
-	char mount[WHERRY_MAX_PATH];
+	ssize_t length = wherry_expand(m, template, path, WHERRY_MAX_PATH);
+	char behind;
 	int fd;
 
-	if (mount_length >= sizeof(mount) || mount_length > strlen(path))
-		return -EINVAL;
-	memcpy(mount, path, mount_length);
-	mount[mount_length] = 0;
-	fd = open(mount_length ? mount : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	if (length < (ssize_t)mount_length)
+		return wherry_fail(m, WHERRY_CALL_OPEN, length < 0 ? (int)-length : EINVAL);
+	behind = path[mount_length];
+	path[mount_length] = 0;
+	fd = open(mount_length ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	path[mount_length] = behind;
+	return fd < 0 ? wherry_fail_errno(m, WHERRY_CALL_OPEN) : fd;
 }
 
 static int take_existing(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op, int directory)
@@ -238,31 +237,35 @@ static int open_existing(const char *path, int flags)
 		return result < 0 ? result : -EINVAL;
 	errno = ENOSYS;
 	if (!securepath_without_openat2)
-		fd = TEMP_FAILURE_RETRY(sys_openat2(AT_FDCWD, path, (uint64_t)(unsigned int)flags | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS));
+		fd = sys_openat2(AT_FDCWD, path, (uint64_t)(unsigned int)flags | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS);
 	if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != EAGAIN))
 		return fd < 0 ? -errno : fd;
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return root < 0 ? -errno : securepath_open(root, path, flags, RESOLVE_NO_SYMLINKS);
 }
 
+/* Of a container that exists. */
+static int join_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
+{
+	char path[WHERRY_MAX_PATH];
+	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	int directory = length < 0 ? (int)length : open_existing(path, WALK);
+
+	if (directory < 0)
+		return wherry_fail(m, WHERRY_CALL_OPEN, -directory);
+	wherry_set_register(m, op->out, directory);
+	return 0;
+}
+
 int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
 {
 	char path[WHERRY_MAX_PATH];
 	cleanup_fd int mount = -1;
-	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
 
-	if (length < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
-	if (op->flags & WHERRY_CGROUP_JOIN) {
-		int directory = open_existing(path, WALK);
-
-		wherry_set_register(m, op->out, directory < 0 ? -1 : directory);
-		return directory < 0 ? wherry_fail(m, WHERRY_CALL_OPEN, -directory) : 0;
-	}
-	mount = open_mount(path, op->mount_length);
-	if (mount < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, -mount);
-	return make_directory(m, op, mount, path + op->mount_length);
+	if (op->flags & WHERRY_CGROUP_JOIN)
+		return join_directory(m, op);
+	mount = open_mount(m, op->path, op->mount_length, path);
+	return mount < 0 ? mount : make_directory(m, op, mount, path + op->mount_length);
 }
 
 /* ---- controllers --------------------------------------------------------------------------------------------------- */
@@ -309,16 +312,12 @@ int op_cgroup_controllers(struct wherry_machine *m, const struct wherry_op_cgrou
 {
 	const char *controllers = wherry_text(&m->code, op->controllers);
 	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1];
-	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	cleanup_fd int at = open_mount(m, op->path, op->mount_length, path);
 	const char *rest = path + op->mount_length;
-	cleanup_fd int at = -1;
 	int more = 0;
 
-	if (length < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
-	at = open_mount(path, op->mount_length);
 	if (at < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, -at);
+		return at;
 	while (controllers && (more = next_component(&rest, name)) > 0) {
 		int result = enable(at, controllers, op->flags & WHERRY_CGROUP_WHERE_POSSIBLE), next;
 
@@ -338,42 +337,42 @@ int op_cgroup_controllers(struct wherry_machine *m, const struct wherry_op_cgrou
 
 /* ---- v1 cpuset ----------------------------------------------------------------------------------------------------- */
 
-static int fill_from(int parent, int child, const char *file)
+/* `value` is what the parent has, "" where nobody has looked yet, and becomes what the child has. */
+static int fill_from(int parent, int child, const char *file, char value[MAX_VALUE])
 {
-	char value[MAX_VALUE];
-	ssize_t got = host_read_file(child, file, value, sizeof(value));
+	char own[MAX_VALUE];
+	ssize_t got = host_read_file(child, file, own, sizeof(own));
 
-	if (got < 0 || (got > 0 && value[0] != '\n'))
-		return got < 0 ? (int)got : 0;
-	got = host_read_file(parent, file, value, sizeof(value));
+	if (got > 0 && own[0] != '\n') {
+		strcpy(value, own);
+		return 0;
+	}
+	if (got >= 0 && !*value)
+		got = host_read_file(parent, file, value, MAX_VALUE);
 	if (got < 0)
 		return (int)got;
-	return wherry_write_file(child, file, value, (size_t)got, NULL) < 0 ? -errno : 0;
+	return wherry_write_file(child, file, value, strlen(value), NULL) < 0 ? -errno : 0;
 }
 
 /* A v1 cpuset begins empty and takes no task so (ENOSPC). From the top down each empty one takes what its parent has: that is what the
  * nearest filled ancestor has. */
 int op_cgroup_cpuset(struct wherry_machine *m, const struct wherry_op_cgroup_cpuset *op)
 {
-	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1];
-	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
+	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1], cpus[MAX_VALUE] = "", mems[MAX_VALUE] = "";
+	cleanup_fd int at = open_mount(m, op->path, op->mount_length, path);
 	const char *rest = path + op->mount_length;
-	cleanup_fd int at = -1;
 	int more;
 
-	if (length < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, (int)-length);
-	at = open_mount(path, op->mount_length);
 	if (at < 0)
-		return wherry_fail(m, WHERRY_CALL_OPEN, -at);
+		return at;
 	while ((more = next_component(&rest, name)) > 0) {
 		int next = openat(at, name, WALK), result;
 
 		if (next < 0)
 			return op->flags & WHERRY_CGROUP_OPTIONAL ? 0 : wherry_fail_errno(m, WHERRY_CALL_OPEN);
-		result = fill_from(at, next, "cpuset.cpus");
+		result = fill_from(at, next, "cpuset.cpus", cpus);
 		if (result == 0)
-			result = fill_from(at, next, "cpuset.mems");
+			result = fill_from(at, next, "cpuset.mems", mems);
 		wherry_close(&at);
 		at = next;
 		if (result < 0 && !(op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-result)))
@@ -384,18 +383,37 @@ int op_cgroup_cpuset(struct wherry_machine *m, const struct wherry_op_cgroup_cpu
 
 /* ---- values -------------------------------------------------------------------------------------------------------- */
 
-/* An empty register is a directory that was optional and could not be had. */
+/* Is the step after this one (v1: the next device rule) another value for the same file? */
+static const void *next_value(const struct wherry_machine *m, const struct wherry_op_cgroup_write *op)
+{
+	const struct wherry_op_cgroup_write *next = (const void *)m->code.step[m->current + 1];
+	bool same = next && next->op.code == OP_CGROUP_WRITE && next->directory == op->directory && next->file.offset == op->file.offset;
+
+	return same ? next : NULL;
+}
+
+/* An empty register is a directory that was optional and could not be had. One write(2) for each value. */
 int op_cgroup_write(struct wherry_machine *m, const struct wherry_op_cgroup_write *op)
 {
 	struct host_create *c = host_of(m);
 	const char *value = wherry_text(&m->code, op->value);
-	bool opened = false, wanted = !(op->flags & WHERRY_WRITE_ALTERNATIVE) || c->missing_file;
+	bool wanted = !(op->flags & WHERRY_WRITE_ALTERNATIVE) || c->missing_file, opened;
+	cleanup_fd int file = c->next_write == op ? c->value_file : -1;
 
+	c->next_write = NULL;
 	if (m->registers[op->directory] < 0 || !wanted)
 		return 0;
 	c->missing_file = false;
-	if (wherry_write_file(m->registers[op->directory], wherry_text(&m->code, op->file), value ? value : "", op->value.length, &opened) == 0)
+	if (file < 0)
+		file = openat(m->registers[op->directory], wherry_text(&m->code, op->file), O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	opened = file >= 0;
+	errno = opened ? EIO : errno;
+	if (opened && TEMP_FAILURE_RETRY(write(file, value ? value : "", op->value.length)) == (ssize_t)op->value.length) {
+		c->next_write = next_value(m, op);
+		if (c->next_write)
+			c->value_file = wherry_steal(&file);
 		return 0;
+	}
 	c->missing_file = !opened && errno == ENOENT;
 	if ((c->missing_file && op->flags & WHERRY_WRITE_MISSING_OK) || op->flags & WHERRY_WRITE_IGNORE)
 		return 0;
@@ -468,17 +486,14 @@ int op_cgroup_chown(struct wherry_machine *m, const struct wherry_op_cgroup_chow
 int op_open_tasks(struct wherry_machine *m, const struct wherry_op_open_tasks *op)
 {
 	const char *file = wherry_text(&m->code, op->file);
-	bool whole = op->directory == WHERRY_NO_REGISTER;
-	int fd, directory = whole ? AT_FDCWD : m->registers[op->directory];
+	int fd;
 
-	if (!whole && directory < 0)
-		return 0;
-	if (whole) {
+	if (op->directory == WHERRY_NO_REGISTER)
 		fd = open_existing(file, O_WRONLY);
-	} else {
-		fd = openat(directory, file, O_WRONLY | O_CLOEXEC);
-		fd = fd < 0 ? -errno : fd;
-	}
+	else if (m->registers[op->directory] < 0)
+		return 0;
+	else if ((fd = openat(m->registers[op->directory], file, O_WRONLY | O_CLOEXEC)) < 0)
+		fd = -errno;
 	if (fd < 0)
 		return op->flags & WHERRY_CGROUP_OPTIONAL && lacks_permission(-fd) ? 0 : wherry_fail(m, WHERRY_CALL_OPEN, -fd);
 	wherry_set_register(m, op->out, fd);

@@ -336,6 +336,36 @@ static void values(void)
 	end();
 }
 
+/* As with the rules for devices of v1: opened once, one write(2) for each value, and closed behind the last. */
+static void values_of_one_file(void)
+{
+	struct wherry_machine *m = &c.machine;
+	struct wherry_op_cgroup_write *op;
+	int file;
+
+	begin();
+	add_write("devices.allow", "a", 0, 1);
+	add_write("devices.allow", "bc", 0, 1);
+	add_write("devices.deny", "d", 0, 1);
+	prepare();
+	op = (void *)(uintptr_t)step(2);
+	op->file = ((const struct wherry_op_cgroup_write *)step(1))->file; /* as the encoder does: one text, one place */
+	m->registers[1] = open(tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	put(at(tree, "devices.allow"), "");
+	m->current = 1;
+	CHECK_EQUAL(op_cgroup_write(m, step(1)), 0);
+	file = c.value_file;
+	CHECK(c.next_write == op && fcntl(file, F_GETFD) == FD_CLOEXEC);
+	m->current = 2;
+	CHECK_EQUAL(op_cgroup_write(m, step(2)), 0);
+	CHECK(!c.next_write && fcntl(file, F_GETFD) < 0);
+	CHECK_TEXT(content(at(tree, "devices.allow")), "abc");
+	m->current = 3;
+	CHECK_EQUAL(op_cgroup_write(m, step(3)), -ENOENT);
+	CHECK(m->failed_call == WHERRY_CALL_OPEN && c.missing_file);
+	end();
+}
+
 static void owners(void)
 {
 	static const char *const names[] = { "cgroup.procs", "missing", NULL };
@@ -588,6 +618,7 @@ static const struct check_case cases[] = {
 	{ "cpuset", cpuset },
 	{ "values", values },
 	{ "owners", owners },
+	{ "values_of_one_file", values_of_one_file },
 	{ "tasks", tasks },
 	{ "tasks_by_path", tasks_by_path },
 	{ "devices", devices },

@@ -59,6 +59,8 @@ struct host_create {
 	bool finished;              /* the commit has been sent */
 	bool pid_file_made;
 	bool missing_file;          /* the last OP_CGROUP_WRITE found no such file */
+	const void *next_write;     /* the OP_CGROUP_WRITE that goes on in value_file, which the last one has left open for it */
+	int value_file;
 	uint32_t served;            /* the last step that init asked for: it asks in order, each step once */
 	uint32_t journal_offset, journal_count, journal_next;
 	int64_t deadline;           /* CLOCK_MONOTONIC, ms; while waiting: what is left of it */
