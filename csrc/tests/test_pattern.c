@@ -115,6 +115,110 @@ static void what_is_no_mark_stays(void)
 		CHECK_TEXT(filled_hostname("box", texts[i]), texts[i]);
 }
 
+/* ---- kinds */
+
+static struct {
+	struct wherry_record head;
+	struct wherry_journal_entry entry[4];
+	char texts[256];
+} record;
+
+static void put_entry(size_t index, int kind, int state, uint32_t mount_length, const char *path)
+{
+	char *at = record.texts + 64 * index;
+
+	CHECK(strlen(path) < 64);
+	strcpy(at, path);
+	record.entry[index] = (struct wherry_journal_entry){ .kind = (uint8_t)kind, .state = (uint8_t)state, .mount_length = mount_length,
+							     .path = { (uint32_t)(at - (char *)&record), (uint32_t)strlen(path) } };
+}
+
+static void make_record(pid_t pid, const char *first, const char *second)
+{
+	record.head = (struct wherry_record){ .pid = pid, .flags = 5, .journal_count = 4, .journal_offset = offsetof(__typeof__(record), entry) };
+	put_entry(0, WHERRY_JOURNAL_CGROUP_V1, WHERRY_JOURNAL_DONE, 4, first);
+	put_entry(1, WHERRY_JOURNAL_CGROUP_V1, WHERRY_JOURNAL_UNDONE, 4, "/sys/away");
+	put_entry(2, WHERRY_JOURNAL_CGROUP_V2, WHERRY_JOURNAL_FOREIGN, 8, second);
+	put_entry(3, WHERRY_JOURNAL_MOUNT, WHERRY_JOURNAL_DONE, 0, "/some/where");
+}
+
+static int kind_of(const char *text, const char *process, bool file)
+{
+	static const char facts[65] = "0123456789012345678901234567890123456789012345678901234567890123";
+	const struct host_container c = { .head = &record.head, .size = sizeof(record) };
+	const struct host_bytes bytes = { text, strlen(text) };
+
+	return host_exec_kind(&pattern, &c, &bytes, file, process, strlen(process), facts);
+}
+
+static struct host_cache_key kind(pid_t pid, const char *first, const char *second, const char *text, const char *process, bool file)
+{
+	make_record(pid, first, second);
+	CHECK_EQUAL(kind_of(text, process, file), 0);
+	return pattern.pattern;
+}
+
+#define DIFFERS(key, other) CHECK(memcmp((key).hex, (other).hex, 64) != 0)
+
+static void containers_of_a_kind(void)
+{
+	static const char *const expected[] = { "", "a", "b/c", "b=c", "", "true", "x" }; /* without the number; config's, command's */
+	static const char process[] = "{\"process\":{\"env\":[],\"args\":[\"true\",\"x\"]}}";
+	static const char renamed[] = "{\"hostname\": \"bo\", \"process\": {\"args\": [\"h\"], \"env\": [\"A=c\"]}}";
+	static const char again[] = "{\"hostname\": \"other\", \"process\": {\"args\": [\"sh\"], \"env\": [\"A=\"]}}";
+	struct host_cache_key one = kind(getpid(), "/sys/a", "/sys/cgr/b/c", config, process, false), file;
+	char number[24];
+
+	CHECK_EQUAL(pattern.count, WHERRY_LENGTH(expected));
+	CHECK_EQUAL(pattern.kind.cgroups, 2);
+	wherry_decimal((uint64_t)getpid(), number);
+	CHECK_EQUAL(pattern.blanks[0].length, strlen(number));
+	CHECK(!memcmp(pattern.blanks[0].text, number, strlen(number)));
+	for (size_t i = 1; i < WHERRY_LENGTH(expected); i++) {
+		CHECK_EQUAL(pattern.blanks[i].length, strlen(expected[i]));
+		CHECK(!memcmp(pattern.blanks[i].text, expected[i], strlen(expected[i])));
+	}
+	DIFFERS(one, kind(getpid(), "/sys/a", "/sys/cgr/b/c", renamed, process, false));
+	file = kind(getpid(), "/sys/a", "/sys/cgr/b/c", renamed, "{\"args\":[\"true\"]}", true);
+	CHECK_EQUAL(pattern.count, 4);
+	one = kind(getpid(), "/sys/a", "/sys/cgr/b/c", renamed, process, false);
+	CHECK(!memcmp(one.hex, kind(getppid(), "/sys/bb", "/sys/cgr/d", again, process, false).hex, 64));
+	CHECK(!memcmp(file.hex, kind(getppid(), "/sys/bb", "/sys/cgr/d", again, "{\"args\":[\"f\"]}", true).hex, 64));
+	DIFFERS(one, file);
+	DIFFERS(one, kind(getpid(), "/syz/a", "/sys/cgr/b/c", renamed, process, false));
+	make_record(getpid(), "/sys/a", "/sys/cgr/b/c");
+	record.head.flags ^= WHERRY_RECORD_KEYRING;
+	CHECK_EQUAL(kind_of(renamed, process, false), 0);
+	DIFFERS(one, pattern.pattern);
+	make_record(getpid(), "/sys/a", "/sys/cgr/b/c");
+	record.entry[1].state = WHERRY_JOURNAL_DONE;
+	CHECK_EQUAL(kind_of(renamed, process, false), 0);
+	DIFFERS(one, pattern.pattern);
+}
+
+static void of_no_kind(void)
+{
+	static const char *const paths[] = { "/sys", "/sys/", "/sysa", "/sys/a/../b", "/sys//a", "/sys/a\1", "/sy\1/a", "/sys/\xff" };
+	static const char process[] = "{\"args\":[\"true\"]}";
+	static char many[8192];
+	size_t size = 0;
+
+	for (size_t i = 0; i < WHERRY_LENGTH(paths); i++) {
+		make_record(getpid(), paths[i], "/sys/cgr/b");
+		CHECK_EQUAL(kind_of(config, process, true), -EOPNOTSUPP);
+	}
+	make_record(1 << 22, "/sys/a", "/sys/cgr/b"); /* nobody */
+	CHECK_EQUAL(kind_of(config, process, true), -EOPNOTSUPP);
+	make_record(getpid(), "/sys/a", "/sys/cgr/b");
+	CHECK_EQUAL(kind_of("{\"a", process, true), -EOPNOTSUPP);
+	CHECK_EQUAL(kind_of(config, "]", true), -EOPNOTSUPP);
+	size = (size_t)snprintf(many, sizeof(many), "{\"args\": [");
+	for (int i = 0; i < 200; i++)
+		size += (size_t)snprintf(many + size, sizeof(many) - size, "%s\"argument\"", i ? "," : "");
+	snprintf(many + size, sizeof(many) - size, "]}");
+	CHECK_EQUAL(kind_of(config, many, true), -EOPNOTSUPP);
+}
+
 static const struct check_case cases[] = {
 	{ "blanks_are_in_order", blanks_are_in_order },
 	{ "cut_anywhere", cut_anywhere },
@@ -122,6 +226,8 @@ static const struct check_case cases[] = {
 	{ "more_blanks_than_there_is_room_for", more_blanks_than_there_is_room_for },
 	{ "marks_are_filled", marks_are_filled },
 	{ "what_is_no_mark_stays", what_is_no_mark_stays },
+	{ "containers_of_a_kind", containers_of_a_kind },
+	{ "of_no_kind", of_no_kind },
 };
 
 CHECK_MAIN(cases)
