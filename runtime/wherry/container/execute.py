@@ -373,7 +373,12 @@ def prepare(options: ExecOptions, below: bool = False) -> Planned:
 def known(container: Container, options: ExecOptions, facts: str = "") -> "bytes | None":
     """The plan that an exec like this one has left, of one process.json, here or in a container of this kind. facts: the key of the host's, where
     that is known."""
-    return native.exec_plan(container, options.root, True, named(options), facts)
+    if not container.damage:
+        return native.exec_plan(container, options.root, True, named(options), facts)
+    try:  # of another build, so it is of no kind
+        return native.Pattern(named(options), container=container, file=True, facts=facts).load(f"{options.root}/{options.id}")
+    except OSError:
+        return None
 
 
 def named(options: ExecOptions) -> bytes:
