@@ -96,6 +96,9 @@ static void socket_paths(void)
 	CHECK_EQUAL(strlen(path), SHIM_SOCKET - 1);
 	CHECK(!socket_path(&call, long_text(SHIM_SOCKET - 65), shim_word("pod"), path));
 	CHECK(!socket_path(&call, long_text(SHIM_PACKET), shim_word("pod"), path));
+	call.address = (struct shim_text){ 0 }; /* printf %s default/pod */
+	CHECK(socket_path(&call, shim_word("s"), shim_word("pod"), path));
+	CHECK_TEXT(path, "s/9cb5b70ac1d0128502c500f3f1df564bc5b73e0bfa3ba841aec56015e49bc552");
 }
 
 static char self_word[] = "self";
@@ -288,7 +291,7 @@ static int delete_here(void)
 static void deletes(void)
 {
 	char text[128];
-	struct shim_text far = long_text(SHIM_PATH - 10);
+	struct shim_text far = long_text(SHIM_PATH - 12);
 
 	make_place();
 	CHECK_EQUAL(said_by(delete_here, text, sizeof(text)), 0);
@@ -313,9 +316,15 @@ static void deletes(void)
 	remove_place();
 	call = (struct shim_call){ 0 };
 	CHECK_EQUAL(shim_delete(&call), -1);
-	for (size_t more = 0; more < 10; more++, far.size++) {
-		call.bundle = far;
-		CHECK_EQUAL(shim_delete(&call), -1); /* too long for a name of this size, or for the next one */
+	call.bundle = shim_word("/dev/null");
+	CHECK_EQUAL(shim_delete(&call), -1); /* what cannot be seen may be there */
+	for (size_t length = 0; length < 9; length++, far.size++) {
+		char *path = malloc(SHIM_PATH);
+
+		CHECK_EQUAL(path_below(path, far, "/options"), far.size + 8 < SHIM_PATH);
+		if (far.size + 8 < SHIM_PATH)
+			CHECK_EQUAL(strlen(path), far.size + 8);
+		free(path);
 	}
 }
 
@@ -506,6 +515,59 @@ static void interpreters(void)
 	remove_place();
 }
 
+static int open_count(void)
+{
+	int count = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+static bool hears(int kind, int oldest, int newest, size_t size, bool descriptor)
+{
+	struct { struct porter_head head; char text[2 * SHIM_SOCKET]; } __attribute__((packed)) bytes;
+	union { struct cmsghdr head; char room[CMSG_SPACE(sizeof(int))]; } control = { .room = { 0 } };
+	struct iovec part = { &bytes, sizeof(bytes.head) + size };
+	struct msghdr header = { .msg_iov = &part, .msg_iovlen = 1 };
+	int pair[2], count = open_count();
+	bool result;
+
+	bytes.head = (struct porter_head){ PORTER_MAGIC, (uint32_t)kind, oldest, newest, -1 };
+	memset(bytes.text, 'z', sizeof(bytes.text));
+	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+	if (descriptor) {
+		control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
+		memcpy(CMSG_DATA(&control.head), &pair[0], sizeof(int));
+		header.msg_control = &control;
+		header.msg_controllen = sizeof(control);
+	}
+	CHECK(sendmsg(pair[1], &header, 0) > 0);
+	result = is_ready(&porter, pair[0], 1000);
+	close(pair[0]);
+	close(pair[1]);
+	CHECK_EQUAL(open_count(), count);
+	return result;
+}
+
+static void first_words(void)
+{
+	porter = (struct porter){ .version = 5, .zygote = "/before" };
+	CHECK(hears(PORTER_READY, 5, 5, 0, false));
+	CHECK(hears(PORTER_READY, 1, 9, 0, true));
+	CHECK(!hears(PORTER_READY, 6, 9, 0, false));
+	CHECK(!hears(PORTER_READY, 1, 4, 0, true));
+	CHECK(!hears(PORTER_PARK, 1, 9, 1, true));
+	CHECK(!hears(PORTER_READY, 6, 9, 1, false));
+	CHECK(hears(PORTER_READY, 1, 9, SHIM_SOCKET, false)); /* no address */
+	CHECK(hears(PORTER_READY, 1, 9, 2 * SHIM_SOCKET, false));
+	CHECK_TEXT(porter.zygote, "/before");
+	CHECK(hears(PORTER_READY, 1, 9, SHIM_SOCKET - 1, false));
+	CHECK_EQUAL(strlen(porter.zygote), SHIM_SOCKET - 1);
+	CHECK(hears(PORTER_READY, 1, 9, 1, false));
+	CHECK_TEXT(porter.zygote, "z");
+}
+
 /* A worker that is a script: what it has as descriptor 3 is who it speaks to. */
 static void cold_workers(void)
 {
@@ -583,6 +645,7 @@ static const struct check_case cases[] = {
 	{ "big requests", big_requests },
 	{ "connections", connections },
 	{ "interpreters", interpreters },
+	{ "first words", first_words },
 	{ "cold workers", cold_workers },
 	{ "a worker with an interpreter", a_worker_with_an_interpreter },
 };
