@@ -321,7 +321,7 @@ def _lifted(fd: int) -> int:
     return int(fcntl(fd, F_DUPFD_CLOEXEC, 8))
 
 
-_sealed = -1
+_sealed: "list[int]" = []
 _shared: "list[int]" = []
 
 
@@ -341,11 +341,10 @@ def close_from(first: int) -> None:
 def program_fd() -> int:
     """The file beside the extension, with which it is built, as a sealed memfd: the monitor forks what becomes a process of the container, and
     nobody who looks at that may find a file of the host behind it. Made once per process, or by the zygote for all of its servers."""
-    global _sealed
-    if _sealed < 0:
+    if not _sealed:
         with open(native.__file__.rpartition("/kernel/")[0] + "/wherry-monitor", "rb", 0) as file:
-            _sealed = native.seal(file.read())
-    return _sealed
+            _sealed.append(native.seal(file.read()))
+    return _sealed[0]
 
 
 def program() -> str:
