@@ -10,7 +10,7 @@ import posix
 import sys
 import time
 
-from wherry_shim import monitor, parking, ttrpc, wire
+from wherry_shim import monitor, parking, ttrpc
 from wherry_shim.bootstrap import NAME, Arguments, UsageError, complain
 from wherry_shim.bootstrap_start import DIRECTORY, LISTENER, locked
 from wherry_shim.containerd import METHODS, SANDBOX_SERVICE, TASK_SERVICES, Handler, unpack
@@ -181,26 +181,10 @@ def forked(argv: "list[str]") -> None:
 
 
 def rehearse() -> None:
-    """What every server does up to its first answer, with nobody, and in nobody's way: the zygote, so that its bytecode knows its types, and then each
-    spare, so that it has its own copies of the pages that this writes to, before somebody waits for it."""
-    client, peer = _socket.socketpair()
-    nobody, listener = _socket.socketpair()
-    control, theirs = _socket.socketpair()
-    porter = Porter(control)
-    porter.pid = posix.getppid()
-    server = ContainerdServer(Arguments(("-namespace", "none", "-id", "none")), "/", {}, porter)
-    transport = ttrpc.Server(server.loop, listener, server.services)
-    server.serve(transport)
-    transport.add(ttrpc.Connection(transport, peer))
-    porter.listen(server.loop)
-    request = ttrpc.request(TASK_SERVICES[0], "State", wire.encode("task.StateRequest", {"id": "none"}))
-    client.send(ttrpc.frame(1, ttrpc.REQUEST, request))
-    server.loop.step(0)
-    transport.close()
-    server.publisher.close()
-    server.loop.close()
-    for one in (client, nobody, control, theirs):
-        one.close()
+    """By the zygote and by each spare, before somebody waits for them."""
+    from wherry_shim import rehearsal
+
+    rehearsal.answer()
 
 
 def listens(given: "_socket.socket") -> bool:

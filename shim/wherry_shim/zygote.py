@@ -373,6 +373,9 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse:
             plans.Facts.gather()
             for _ in range(REHEARSALS):
                 rehearse()
+            from wherry_shim import rehearsal
+
+            rehearsal.execute(REHEARSALS)
             gc.collect()
             gc.freeze()
             zygote.run()

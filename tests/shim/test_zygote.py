@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wherry_shim import bootstrap_start, containerd_server, zygote
+from wherry.kernel import native
+from wherry_shim import bootstrap_start, containerd_server, rehearsal, zygote
 
 from .daemon import wait_until
 from .shims import BINARY, Shim, alive, wait_for_end
@@ -203,9 +204,21 @@ def test_noise(warm: int, noise: bytes) -> None:
     assert zygote_pid() == warm
 
 
+def test_a_rehearsal_is_an_exec() -> None:
+    one = rehearsal.Rehearsal()
+    try:
+        for _ in range(2):
+            assert one.execute() == 0
+        assert one.topics == ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"] * 2
+    finally:
+        one.close()
+
+
 def test_a_rehearsal_leaves_nothing() -> None:
+    native.program_fd()
     fds, adopts = os.listdir("/proc/self/fd"), ctypes.c_int(-1)
     containerd_server.rehearse()
+    rehearsal.execute(2)
     assert os.listdir("/proc/self/fd") == fds
     ctypes.CDLL(None).prctl(37, ctypes.byref(adopts), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
     assert adopts.value == 0
