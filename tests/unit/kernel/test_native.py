@@ -142,7 +142,7 @@ class TestProcesses:
 
     def test_wait_and_reap(self) -> None:
         pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 5"], {})
-        fd = native.pidfd_open(pid)
+        fd = os.pidfd_open(pid)
         assert native.pidfd_wait(fd, 10_000)
         assert native.pidfd_wait(fd)
         assert native.pidfd_reap(fd) == 5
@@ -152,7 +152,7 @@ class TestProcesses:
 
     def test_reap_of_a_killed_one(self) -> None:
         pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
-        fd = native.pidfd_open(pid)
+        fd = os.pidfd_open(pid)
         assert not native.pidfd_wait(fd, 0)
         native.pidfd_signal(fd, signal.SIGKILL)
         assert native.pidfd_reap(fd) == 128 + signal.SIGKILL
@@ -164,7 +164,7 @@ class TestProcesses:
         caught: list[int] = []
         before = signal.signal(signal.SIGUSR1, lambda number, _: caught.append(number))
         pid = os.posix_spawn("/bin/sh", ["sh", "-c", f"sleep 0.2; kill -USR1 {os.getpid()}; sleep 0.2; exit 6"], {})
-        fd = native.pidfd_open(pid)
+        fd = os.pidfd_open(pid)
         assert native.pidfd_reap(fd) == 6
         assert caught == [signal.SIGUSR1]
         signal.signal(signal.SIGUSR1, before)
@@ -172,7 +172,7 @@ class TestProcesses:
 
     def test_the_lock_of_the_interpreter_is_free_meanwhile(self) -> None:
         pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
-        fd = native.pidfd_open(pid)
+        fd = os.pidfd_open(pid)
         waiter = threading.Thread(target=native.pidfd_wait, args=(fd,))
         waiter.start()
         time.sleep(0.05)
