@@ -162,11 +162,11 @@ static int signal_tree(int parent, const char *name, int depth, int signal)
 
 static int write_below(const char *path, const char *file, const char *value)
 {
-	cleanup_fd int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char whole[WHERRY_MAX_PATH];
 
-	if (directory < 0)
-		return -errno;
-	return wherry_write_file(directory, file, value, strlen(value), NULL) < 0 ? -errno : 0;
+	if (!host_join(whole, sizeof(whole), path, file))
+		return -ENAMETOOLONG;
+	return wherry_write_file(AT_FDCWD, whole, value, strlen(value), NULL) < 0 ? -errno : 0;
 }
 
 static int freeze(const char *path, bool v2, bool frozen)
