@@ -103,12 +103,13 @@ static void spawn(struct porter *p, struct porter_message *m)
 	cleanup_fd int pidfd = -1;
 	size_t count = 0;
 
-	for (char *at = m->text, *end; at < m->text + m->size && count < PORTER_WORDS; at = end + 1) {
+	for (char *at = m->text, *end; at < m->text + m->size; at = end + 1, count++) {
 		end = memchr(at, '\0', m->size + 1 - (size_t)(at - m->text));
-		words[count++] = at;
+		if (count < PORTER_WORDS)
+			words[count] = at;
 	}
-	words[count] = NULL;
-	if (count > 1 && m->count == 2)
+	words[count < PORTER_WORDS ? count : PORTER_WORDS] = NULL;
+	if (count > 1 && count <= PORTER_WORDS && m->count == 2) /* not a part of what was asked for */
 		head.a = start_monitor(words, m->fd, &pidfd);
 	porter_close_fds(m);
 	porter_send(p->control, &head, &pidfd, pidfd >= 0);

@@ -735,8 +735,10 @@ static void monitors_that_are_none(void)
 	CHECK_EQUAL(p.ends, 0);
 	CHECK_EQUAL(spawned(&p, "/nowhere/at/all\0x", 17, fds, 2), -ENOENT);
 	CHECK_EQUAL(spawned(&p, "\0\0\0", 3, fds, 2), -ENOENT);
-	memset(long_text, 0, sizeof(long_text)); /* more words than there are places for */
-	CHECK_EQUAL(spawned(&p, long_text, sizeof(long_text), fds, 2), -ENOENT);
+	memset(long_text, 0, sizeof(long_text));
+	CHECK_EQUAL(spawned(&p, long_text, PORTER_WORDS, fds, 2), -ENOENT);
+	CHECK_EQUAL(spawned(&p, long_text, PORTER_WORDS + 1, fds, 2), -EINVAL); /* more words than there are places for */
+	CHECK_EQUAL(spawned(&p, long_text, sizeof(long_text), fds, 2), -EINVAL);
 	memset(long_text, 'x', sizeof(long_text));
 	CHECK_EQUAL(spawned(&p, long_text, sizeof(long_text), fds, 2), -EINVAL);
 	long_text[sizeof(long_text) - 2] = '\0';
