@@ -283,11 +283,28 @@ static bool has_word(const char *text, const char *word, size_t length)
 	return false;
 }
 
-/* One write for each controller, so that the one which is refused is known, and the others are not lost with it. */
+/* All of them by one write, which the kernel takes as a whole or not at all. */
+static bool enable_all(int directory, const char *wanted)
+{
+	char words[MAX_VALUE];
+	size_t length = 0;
+
+	for (bool begins = true; *wanted; begins = *wanted++ == ' ') {
+		if (length + 2 > sizeof(words))
+			return false;
+		if (begins)
+			words[length++] = '+';
+		words[length++] = *wanted;
+	}
+	return wherry_write_file(directory, "cgroup.subtree_control", words, length, NULL) == 0;
+}
+
+/* Where they are refused together, one write for each, so that the one which is refused is known, and the others are not lost with it. */
 static int enable(int directory, const char *wanted, bool where_possible)
 {
 	char enabled[MAX_VALUE], word[64] = "+";
 	ssize_t got = host_read_file(directory, "cgroup.subtree_control", enabled, sizeof(enabled));
+	bool together = true;
 
 	if (got < 0)
 		return where_possible ? 0 : (int)got;
@@ -297,11 +314,14 @@ static int enable(int directory, const char *wanted, bool where_possible)
 		if (length + 2 > sizeof(word))
 			return -EINVAL;
 		memcpy(word + 1, wanted, length);
-		word[length + 1] = 0;
-		if (length && !has_word(enabled, word + 1, length) &&
-		    wherry_write_file(directory, "cgroup.subtree_control", word, length + 1, NULL) < 0 && !where_possible)
-			return errno == EBUSY ? -WHERRY_CGROUP_INTERNAL_PROCESSES :
-			       errno == ENOENT || errno == EINVAL ? -WHERRY_CGROUP_CONTROLLER_MISSING : -errno;
+		if (length && !has_word(enabled, wanted, length)) {
+			if (together && enable_all(directory, wanted))
+				return 0;
+			together = false;
+			if (wherry_write_file(directory, "cgroup.subtree_control", word, length + 1, NULL) < 0 && !where_possible)
+				return errno == EBUSY ? -WHERRY_CGROUP_INTERNAL_PROCESSES :
+				       errno == ENOENT || errno == EINVAL ? -WHERRY_CGROUP_CONTROLLER_MISSING : -errno;
+		}
 		wanted += length + (wanted[length] == ' ');
 	}
 	return 0;
@@ -358,13 +378,14 @@ static int fill_from(int parent, int child, const char *file, char value[MAX_VAL
  * nearest filled ancestor has. */
 int op_cgroup_cpuset(struct wherry_machine *m, const struct wherry_op_cgroup_cpuset *op)
 {
-	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1], cpus[MAX_VALUE] = "", mems[MAX_VALUE] = "";
+	char path[WHERRY_MAX_PATH], name[NAME_MAX + 1], cpus[MAX_VALUE], mems[MAX_VALUE];
 	cleanup_fd int at = open_mount(m, op->path, op->mount_length, path);
 	const char *rest = path + op->mount_length;
 	int more;
 
 	if (at < 0)
 		return at;
+	cpus[0] = mems[0] = 0;
 	while ((more = next_component(&rest, name)) > 0) {
 		int next = openat(at, name, WALK), result;
 
