@@ -12,15 +12,14 @@ from _socket import (
     MSG_CMSG_CLOEXEC,
     MSG_DONTWAIT,
     MSG_NOSIGNAL,
-    SCM_RIGHTS,
     SOCK_SEQPACKET,
-    SOL_SOCKET,
     socket,
     socketpair,
 )
-from _struct import Struct, pack, unpack
+from _struct import Struct
 
 from wherry.kernel import native
+from wherry_shim.descriptors import passed, rights
 from wherry_shim.loop import EPOLLIN, EPOLLOUT
 
 TYPE_CHECKING = False
@@ -65,20 +64,6 @@ def packet(
     bits = sum([bit for bit, _ in given])
     head = HEAD.pack(VERSION, kind, count, process, bits, pid, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
     return head + b"\0".join(bodies) + b"\0", [fd for _, fd in given]
-
-
-def rights(fds: "list[int]") -> "list[tuple[int, int, bytes]]":
-    """What goes with sendmsg()."""
-    return [(SOL_SOCKET, SCM_RIGHTS, pack(f"{len(fds)}i", *fds))] if fds else []
-
-
-def passed(ancillary: "list[tuple[int, int, bytes]]") -> "list[int]":
-    """The descriptors that came with recvmsg()."""
-    fds: "list[int]" = []
-    for level, kind, raw in ancillary:
-        if level == SOL_SOCKET and kind == SCM_RIGHTS:
-            fds += unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
-    return fds
 
 
 NOFILE: "tuple[int, int] | None" = None

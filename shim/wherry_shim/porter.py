@@ -11,8 +11,8 @@ import posix
 from _struct import Struct
 from time import monotonic
 
+from wherry_shim.descriptors import passed, rights
 from wherry_shim.loop import Later
-from wherry_shim.monitor import passed, rights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

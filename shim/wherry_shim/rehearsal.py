@@ -12,6 +12,7 @@ import posix
 from wherry_shim import containerd, events, monitor, ttrpc, wire
 from wherry_shim.bootstrap import Arguments
 from wherry_shim.containerd_server import ContainerdServer
+from wherry_shim.descriptors import passed, rights
 from wherry_shim.errors import ShimError
 from wherry_shim.loop import Later
 from wherry_shim.porter import Porter
@@ -94,10 +95,10 @@ class Rehearsal:
     def _play(self, _: int) -> None:
         """The monitor: what is to be made is made, and has ended."""
         data, ancillary, _, _ = self._monitor.recvmsg(monitor.MAX_MESSAGE, _socket.CMSG_SPACE(64), _socket.MSG_CMSG_CLOEXEC)
-        asked = monitor.Report(data, monitor.passed(ancillary))
+        asked = monitor.Report(data, passed(ancillary))
         for kind in (monitor.MADE, monitor.ENDED) if asked.kind == monitor.EXEC else ():
             packet, fds = monitor.packet(kind, asked.process, pid=1, fds={"process": asked.fds["plan"]} if kind == monitor.MADE else None)
-            self._monitor.sendmsg([packet], monitor.rights(fds))
+            self._monitor.sendmsg([packet], rights(fds))
         asked.close()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from _struct import error as StructError  # type: ignore[attr-defined]
 from time import monotonic
 
 from wherry_shim import monitor
-from wherry_shim.monitor import passed, rights
+from wherry_shim.descriptors import passed, rights
 from wherry_shim.spare import Spare
 
 TYPE_CHECKING = False
