@@ -323,16 +323,17 @@ static void reap_one(struct monitor *m, const siginfo_t *info)
 		helper_ended(m, of);
 }
 
-/* Helpers are heard first: the end of a process that one has made may be here with the helper's own. */
+/* A process is our child once its helper has ended, and the helper has told of it before. So helpers are heard between the look at who has ended and
+ * the search for who that was: heard before, one could speak and end, and its process too, just behind that. */
 void process_reap(struct monitor *m)
 {
 	for (;;) {
 		siginfo_t info = { .si_pid = 0 };
 
-		for (uint32_t i = 0; i < m->processes; i++)
-			process_helper(m, m->process[i]);
 		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
 			return;
+		for (uint32_t i = 0; i < m->processes; i++)
+			process_helper(m, m->process[i]);
 		reap_one(m, &info);
 	}
 }
