@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 OS = "surrogateescape"
 _ATTEMPTS, _AGAIN_S = 20, 0.005
-KEEP_S = 0.02  # after an exec of a new kind, when who waits for it has his answer
+KEEP_S = 0.003  # after an exec of a new kind, when who waits for it has his answer: a container may live no longer than one exec
 
 
 def create_options(container: "Container", given: "RuntimeOptions") -> CreateOptions:
