@@ -2,6 +2,8 @@
 """Leaves the plan of an exec to the next one like it, which the front answers (csrc/program/exec.c): for all containers of this one's kind, among
 the plans of creates; or, where this one is not like others, in its directory."""
 
+import posix
+
 from wherry.container.create import keep, listen_environment
 from wherry.container.execute import _FILES, ExecOptions, cgroups_of, compile_plan, has_keyring, named, process_of, target_of
 from wherry.container.hooks import config_copy
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def remember(container: Container, config: "dict[str, Any]", options: ExecOptions, plan: bytes, elsewhere: bool = False) -> None:
-    """Where the front could have asked for it. Whatever is in the way costs time alone. elsewhere: not in the cgroup of the record."""
+def remember(container: Container, config: "dict[str, Any]", options: ExecOptions, plan: bytes, elsewhere: bool = False, soon: bool = False) -> None:
+    """Where the front could have asked for it. Whatever is in the way costs time alone. elsewhere: not in the cgroup of the record. soon: somebody
+    waits for us, so what only others of its kind need is compiled when a second one comes."""
     text = asked(options)
     if text is None or "listenerPath" in ((config.get("linux") or {}).get("seccomp") or {}):
         return
@@ -30,20 +33,23 @@ def remember(container: Container, config: "dict[str, Any]", options: ExecOption
         return compile_plan(config, process_of(config, marked), target_of(container, marked), marked)
 
     try:
-        if not elsewhere and native.BLANK not in plan and _of_kind(container, text, options):
+        facts = options.facts.key if options.facts else native.facts_key()
+        if not elsewhere and native.BLANK not in plan and _of_kind(container, text, options, facts, soon):
             return
-        cached = native.Pattern(text, container=container, file=options.process is not None)
+        cached = native.Pattern(text, container=container, file=options.process is not None, facts=facts)
         keep(f"/proc/self/fd/{container.directory}", cached, plan, pattern)  # by its name it would come again where a delete was faster
     except (WherryError, OSError):
         return
 
 
-def _of_kind(container: Container, text: bytes, options: ExecOptions) -> bool:
-    """For every container of this one's kind. False where it is of none."""
-    config, key = config_copy(container), options.facts.key if options.facts else native.facts_key()
+def _of_kind(container: Container, text: bytes, options: ExecOptions, key: str, soon: bool) -> bool:
+    """For every container of this one's kind. False where it is of none, or the first."""
+    config = config_copy(container)
     try:
         kind = Kind(container, config, text, options.process is not None, key)
     except OSError:
+        return False
+    if soon and _is_first(f"{options.root}/@plans/{kind.pattern}"):
         return False
     target = _marked_target(container, kind)
     if container.damage or native.BLANK in config or native.BLANK in text or target is None:
@@ -52,6 +58,17 @@ def _of_kind(container: Container, text: bytes, options: ExecOptions) -> bool:
     marked = with_marks(options, kind.text())
     shared = compile_plan(document, process_of(document, marked), target, marked)
     return NOT_ITS not in shared and key.encode() in shared and native.cache_store(options.root, kind.pattern, shared)
+
+
+def _is_first(asked: str) -> bool:
+    """Leaves an empty file under the name of its pattern."""
+    try:
+        posix.close(posix.open(asked, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:  # there are no plans at all
+        return True
+    return True
 
 
 def _marked_target(container: Container, kind: Kind) -> "Target | None":

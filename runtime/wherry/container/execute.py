@@ -86,7 +86,7 @@ def execute(options: ExecOptions) -> native.Create:
             if "execCPUAffinity" not in process and not users_unit and not (options.attached and process.get("terminal")):
                 from wherry.container.exec_cache import remember
 
-                remember(container, config, options, create.plan, elsewhere)
+                remember(container, config, options, create.plan, elsewhere, soon=True)
             return create
         finally:
             posix.close(pidfd)
