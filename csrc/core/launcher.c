@@ -346,11 +346,8 @@ int wherry_launch_itself(struct wherry_machine *m)
 
 	m->executor = WHERRY_LAUNCHER;
 	m->by_caller = true;
-	for (uint32_t step = m->current + 1; !error; step++) {
-		error = wherry_run_step(m, step);
-		if (m->code.step[step]->code == OP_CLONE) /* the decoder has seen it */
-			break;
-	}
+	if (!error)
+		error = run_until_clone(m);
 	m->executor = WHERRY_CALLER;
 	return error;
 }

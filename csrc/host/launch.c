@@ -145,16 +145,14 @@ int host_check_preserved(const struct host_create *c)
 static int take_stdio(const struct host_create *c)
 {
 	cleanup_fd int null = -1;
+	int fds[3];
 
 	for (int i = 0; i < 3; i++) {
-		int fd = stdio_of(c, i, &null);
-
-		if (fd != i && TEMP_FAILURE_RETRY(dup2(fd, i)) < 0)
+		fds[i] = stdio_of(c, i, &null);
+		if (fds[i] < 0)
 			return -errno;
-		if (fd == i)
-			fcntl(i, F_SETFD, 0);
 	}
-	return 0;
+	return wherry_place_fds(fds, WHERRY_LENGTH(fds));
 }
 
 /* What fork costs is most of an exec: we are what the launcher would be, and stay the caller. No word is needed between the two. */

@@ -20,7 +20,9 @@ bool porter_find_places(struct porter *p)
 
 int porter_begin_worker(struct porter *p, bool cold)
 {
-	return p && cold ? -1 : -1;
+	(void)p;
+	(void)cold;
+	return -1;
 }
 
 static void send_bytes(const void *bytes, size_t size, size_t count)

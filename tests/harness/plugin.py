@@ -216,3 +216,14 @@ def make_bundle(place: Path, session_directory: Path, probe: Path | None) -> Cal
         return bundle
 
     return make
+
+
+@pytest.fixture
+def alone(runtime: Runtime, place: Path) -> Runtime:
+    """The same program where no wherry-python stands beside it: whatever it would leave to Python fails."""
+    directory = place / "alone"
+    directory.mkdir()
+    shutil.copy(runtime.command, directory / "wherry")
+    other = Runtime(str(directory / "wherry"), runtime.root, runtime.tag)
+    other.containers = runtime.containers
+    return other

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,17 +21,6 @@ pytestmark = [pytest.mark.requires("root"), pytest.mark.ours, pytest.mark.v2, py
 
 Make = Callable[[], Bundle]
 LOOK = "hostname; echo $OWN; /bin/busybox cmp /proc/self/cgroup /proc/1/cgroup && readlink /proc/self/ns/uts"
-
-
-@pytest.fixture
-def alone(runtime: Runtime, place: Path) -> Runtime:
-    """The same program where no wherry-python stands beside it: whatever it would leave to Python fails."""
-    directory = place / "alone"
-    directory.mkdir()
-    shutil.copy(runtime.command, directory / "wherry")
-    other = Runtime(str(directory / "wherry"), runtime.root, runtime.tag)
-    other.containers = runtime.containers
-    return other
 
 
 def one_of_a_kind(make_bundle: Make, name: str) -> Bundle:

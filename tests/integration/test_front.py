@@ -4,7 +4,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +16,6 @@ from harness.console import Receiver, read_until
 from harness.runtime import Container, Result, Runtime, reap, wait_until
 
 pytestmark = [pytest.mark.requires("root"), pytest.mark.ours, pytest.mark.one_way]
-
-
-@pytest.fixture
-def alone(runtime: Runtime, place: Path) -> Runtime:
-    """The same program where no wherry-python stands beside it: whatever it would leave to Python fails."""
-    directory = place / "alone"
-    directory.mkdir()
-    shutil.copy(runtime.command, directory / "wherry")
-    other = Runtime(str(directory / "wherry"), runtime.root, runtime.tag)
-    other.containers = runtime.containers
-    return other
 
 
 def executed(runtime: Runtime, log: Path, *words: str) -> list[str]:

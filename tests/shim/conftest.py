@@ -17,6 +17,7 @@ import pytest
 
 from harness.bundle import make_rootfs
 from harness.census import Census, cgroup_mounts
+from wherry_shim.loop import Loop
 
 from . import newer
 from .daemon import Daemon, nothing_left, wait_until
@@ -98,3 +99,10 @@ def name(daemon: Daemon) -> Iterator[str]:
         daemon.start()
     daemon.remove(one)
     nothing_left(daemon, one)
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    one = Loop()
+    yield one
+    one.close()

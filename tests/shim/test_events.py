@@ -21,13 +21,6 @@ def path(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    one = Loop()
-    yield one
-    one.close()
-
-
-@pytest.fixture
 def publisher(loop: Loop, path: str) -> Iterator[events.Publisher]:
     one = events.Publisher(loop, path, "default")
     yield one

@@ -4,19 +4,11 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from wherry_shim import monitor
 from wherry_shim.loop import Loop
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    one = Loop()
-    yield one
-    one.close()
 
 
 @pytest.fixture
