@@ -61,9 +61,7 @@ class ContainerdServer:
         self.loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
         self.path, self.inode = path, 0
         self.publisher = self._publisher(arguments, environment)
-        setting = Setting(arguments["namespace"], shim_pid=porter.pid if porter else 0)
-        self.service = Service(self.loop, setting, self.publisher.put, unpack)
-        self.service.porter = porter
+        self.service = Service(self.loop, Setting(arguments["namespace"]), self.publisher.put, unpack, porter)
         self.round: "Timer | None" = None
         self.leaving = False
         self.service.log = self.log
@@ -224,7 +222,6 @@ def work(arguments: Arguments, control: "_socket.socket", zygote: str = "") -> N
     porter = Porter(control)
     porter.send(READY, parking.OLDEST, parking.VERSION, text=zygote.encode())
     version, fds = porter.take()
-    monitor.SPAWN = porter.spawn
     before: "parking.State" = {}
     if version:
         reader = parking.read(fds[0], fds[1:])

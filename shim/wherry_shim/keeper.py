@@ -11,7 +11,6 @@ from _thread import get_native_id
 from wherry.container.execute import cgroups_of
 from wherry.container.lifecycle import opened
 from wherry.errors import WherryError
-from wherry.kernel import native
 from wherry_shim import monitor
 from wherry_shim.errors import UNKNOWN, ShimError
 from wherry_shim.oom import Watch, memory_cgroup
@@ -26,13 +25,12 @@ if TYPE_CHECKING:
 
     from wherry_shim.loop import Loop, Timer
     from wherry_shim.monitor import Report
-    from wherry_shim.porter import Porter
+    from wherry_shim.parent import Parent
 
     Message = dict[str, Any]
 
 _SIGKILL = 9
 _EXECS_S = 10.0  # how long the end of init waits for those of its execs, which are dying
-_INHERITED_S = (0.005, 1.0)  # between two looks whether a dead process is our child, and in all
 _WHOLE_S = (0.02, 2.0)  # how long the end of a process whose monitor is gone waits for its output: a look, and at most
 _SWEEP_S = (0.02, 1.0)  # between two looks for orphans: at first, and in the end
 
@@ -40,17 +38,20 @@ _SWEEP_S = (0.02, 1.0)  # between two looks for orphans: at first, and in the en
 class Setting:
     """What a server is told once. root: the containers of this namespace are kept below <root>/<namespace>."""
 
-    __slots__ = ("namespace", "root", "shim_pid")
+    __slots__ = ("namespace", "root")
 
-    def __init__(self, namespace: str, root: str = "/run/containerd/wherry", shim_pid: int = 0) -> None:
-        """shim_pid: of the porter, where there is one."""
+    def __init__(self, namespace: str, root: str = "/run/containerd/wherry") -> None:
         self.namespace, self.root = namespace, root
-        self.shim_pid = shim_pid or posix.getpid()
 
 
 class Keeper:
     def __init__(
-        self, loop: "Loop", setting: Setting, emit: "Callable[[str, Message], None]", unpack: "Callable[[Message], Message]"
+        self,
+        loop: "Loop",
+        setting: Setting,
+        emit: "Callable[[str, Message], None]",
+        unpack: "Callable[[Message], Message]",
+        parent: "Parent | None" = None,
     ) -> None:
         self.loop, self.setting, self.emit, self.unpack = loop, setting, emit, unpack
         self.on_shutdown: "Callable[[], None]" = loop.stop
@@ -63,11 +64,8 @@ class Keeper:
         self._closing = False
         self.facts = Facts()
         self._sweeper: "Timer | None" = None
-        self.porter: "Porter | None" = None
-        """Who starts monitors for us, and reaps them and what they leave; None: we do."""
+        self.parent: "Parent" = parent or _ourselves(loop)
         loop.on_error = lambda error: self.log("error", f"{type(error).__name__}: {error}")
-        if setting.shim_pid == posix.getpid():  # else to the porter
-            native.subreaper()  # what a killed monitor leaves comes to us
 
     def _hear(self, container: Container, of: monitor.Monitor) -> None:
         """From now on this monitor speaks for the container."""
@@ -132,7 +130,7 @@ class Keeper:
         process.ended.set()
 
     def _monitor_lost(self, container: Container, of: monitor.Monitor) -> None:
-        """Killed, or at its end. What lives is now our child, since we are a subreaper."""
+        """Killed, or at its end. What lives is now a child of its parent, which is a subreaper."""
         if container.monitor is not of:
             return
         container.orphaned = True
@@ -149,7 +147,7 @@ class Keeper:
             self._sweep_for_a_while()
 
     def _sweep_for_a_while(self) -> None:
-        if self.porter is not None:
+        if not self.parent.leaves_orphans:
             return
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -182,17 +180,7 @@ class Keeper:
         def over(_: int) -> None:
             at = now()
             self.loop.unwatch(process.pidfd)
-            if self.porter is None:
-                reap(at, _INHERITED_S[1])
-            else:
-                self.porter.status(process.pid).then(lambda later: look(later.result(), at, _WHOLE_S[1]))
-
-        def reap(at: "Message", left: float) -> None:
-            status = _reaped(process)
-            if status < 0 and left > 0:
-                self.loop.timer(_INHERITED_S[0], lambda: reap(at, left - _INHERITED_S[0]))
-            else:
-                look(status if status >= 0 else 255, at, _WHOLE_S[1])
+            self.parent.status(process.pid, process.pidfd).then(lambda later: look(later.result(), at, _WHOLE_S[1]))
 
         def look(status: int, at: "Message", left: float) -> None:
             if left > 0 and not whole(process.names):
@@ -262,17 +250,10 @@ def now() -> "Message":
     return {"seconds": seconds, "nanos": nanos}
 
 
-def _reaped(process: Process) -> int:
-    """Of a child that was its monitor's; -1 = it is nobody's yet: the monitor's connections end some time before its children have another parent.
-    Nobody knows better than 255 where it is not ours."""
-    try:
-        return native.pidfd_reap(process.pidfd)
-    except OSError:
-        try:
-            native.pidfd_signal(process.pidfd, 0)
-        except OSError:
-            return 255
-        return -1
+def _ourselves(loop: "Loop") -> "Parent":
+    from wherry_shim.parent import Ourselves
+
+    return Ourselves(loop)
 
 
 def _children(thread: str) -> "list[int]":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wherry_shim.loop import Loop
+    from wherry_shim.parent import Parent
 
 VERSION = 0x4D4E0001
 HEAD = Struct("<IHHIIiiiIqIIQiIiI8I")
@@ -64,14 +65,6 @@ def packet(
     bits = sum([bit for bit, _ in given])
     head = HEAD.pack(VERSION, kind, count, process, bits, pid, status, 0, 0, 0, 0, 0, 0, 0, 0, 0, index, *map(len, bodies))
     return head + b"\0".join(bodies) + b"\0", [fd for _, fd in given]
-
-
-NOFILE: "tuple[int, int] | None" = None
-"""The limit of descriptors that containers begin with, where the server has raised its own."""
-
-
-SPAWN: "Callable[[list[str], int, int], tuple[int, int]] | None" = None
-"""Who starts monitors in the place of this process, whose children they must not be: (path and words, descriptors 3 and 4) -> pid, pidfd."""
 
 
 class Report:
@@ -124,38 +117,17 @@ class Monitor:
             loop.watch(self._pidfd, self._reap)
 
     @classmethod
-    def start(cls, loop: "Loop", namespace: str, id: str, lock: int) -> "Monitor":
-        """A new one, in a session of its own, out of the reach of what is sent to the server's group. It holds `lock` as long as it lives."""
+    def start(cls, loop: "Loop", parent: "Parent", namespace: str, id: str, lock: int) -> "Monitor":
+        """A new one, in a session of its own, out of the reach of what is sent to the server's group. It holds `lock` as long as it lives. OSError."""
         words = ["wherry-monitor", "-namespace", namespace, "-id", id]
         ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
-        if SPAWN is not None:
-            try:
-                return cls(loop, ours, *SPAWN([program(), *words], theirs.fileno(), lock))
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                theirs.close()
-        lock = _lifted(lock)
         try:
-            actions = [
-                (posix.POSIX_SPAWN_OPEN, 0, "/dev/null", posix.O_RDWR, 0),
-                (posix.POSIX_SPAWN_OPEN, 1, "/dev/null", posix.O_RDWR, 0),
-                (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
-                (posix.POSIX_SPAWN_DUP2, lock, 4),
-            ]
-            pid = posix.posix_spawn(program(), words, {}, file_actions=actions, setsid=True, setsigmask=())
-            if NOFILE is not None:
-                from resource import RLIMIT_NOFILE, prlimit
-
-                prlimit(pid, RLIMIT_NOFILE, NOFILE)
+            return cls(loop, ours, *parent.spawn([program(), *words], theirs.fileno(), lock))
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-            posix.close(lock)
-        return cls(loop, ours, pid)
 
     @classmethod
     def find(cls, loop: "Loop", directory: str) -> "Monitor":
@@ -297,13 +269,6 @@ class Monitor:
         if connection is not None:
             self.loop.unwatch(connection.fileno())
             connection.close()
-
-
-def _lifted(fd: int) -> int:
-    """Out of the way of what the child's descriptors become."""
-    from fcntl import F_DUPFD_CLOEXEC, fcntl
-
-    return int(fcntl(fd, F_DUPFD_CLOEXEC, 8))
 
 
 _sealed: "list[int]" = []

@@ -39,6 +39,10 @@ class Message:
 
 
 class Porter:
+    """A Parent (wherry_shim.parent)."""
+
+    leaves_orphans = False
+
     def __init__(self, control: "_socket.socket") -> None:
         self.pid = 0
         self.control = control
@@ -110,8 +114,8 @@ class Porter:
     def knows(self, unclaimed: "list[tuple[int, int]]") -> None:
         self._ended = {pid: (status, monotonic()) for pid, status in unclaimed}
 
-    def status(self, pid: int) -> Later:
-        """How one has ended that is the porter's child; 255 where nobody knows."""
+    def status(self, pid: int, _: int = -1) -> Later:
+        """The exit status of one that has ended and was the porter's child; 255 where nobody knows."""
         later = Later()
         if pid in self._ended:
             later.set(self._ended.pop(pid)[0])

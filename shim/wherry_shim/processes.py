@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from wherry.container.execute import Planned
     from wherry_shim.loop import Loop
     from wherry_shim.options import RuntimeOptions
+    from wherry_shim.parent import Parent
     from wherry_shim.plans import Facts
     from wherry_shim.state import Checkpoint, Container, Process
 
     Message = dict[str, Any]
-    Hear = Callable[[Container, Monitor], None]
+    Begin = Callable[[Container], None]
 
 OS = "surrogateescape"
 _ATTEMPTS, _AGAIN_S = 20, 0.005
@@ -63,10 +64,10 @@ async def create(
     options: CreateOptions,
     mounts: "Sequence[Message]",
     namespace: str,
-    hear: "Hear",
+    begin: "Begin",
     checkpoint: "Checkpoint | None" = None,
 ) -> None:
-    """To a container that waits for start. Where it fails, nothing is left. `hear` is told of the monitor before it is asked. From a checkpoint
+    """To a container that waits for start. Where it fails, nothing is left. `begin` starts a monitor and listens to it. From a checkpoint
     all but the stdio and the root filesystem is made by restore()."""
     container.has_rootfs = bool(mounts)
     try:
@@ -78,7 +79,7 @@ async def create(
         if prepared is None:
             container.checkpoint = checkpoint
             return
-        report = await _launch(loop, container, options, prepared, namespace, hear)
+        report = await _launch(loop, container, options, prepared, begin)
         adopt_report(loop, init, report)
         container.shared_pid = bool(prepared.flags & constants.WHERRY_PLAN_SHARED_PID)
     except BaseException:
@@ -147,9 +148,9 @@ def _undo(container: "Container") -> None:
         pass
 
 
-async def _launch(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", namespace: str, hear: "Hear") -> Report:
+async def _launch(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", begin: "Begin") -> Report:
     try:
-        return await _attempt(loop, container, options, prepared, namespace, hear)
+        return await _attempt(loop, container, options, prepared, begin)
     except Failure as failure:
         if failure.error != constants.WHERRY_EXISTS or container.abandoned:
             raise await _worded(loop, failure, prepared, options) from failure
@@ -160,7 +161,7 @@ async def _launch(loop: "Loop", container: "Container", options: CreateOptions, 
     if not await loop.in_thread(lambda: undo_crashed_create(options.root, options.id)):
         raise failed("create", exists(options.id))
     try:
-        return await _attempt(loop, container, options, prepared, namespace, hear)
+        return await _attempt(loop, container, options, prepared, begin)
     except Failure as failure:
         raise await _worded(loop, failure, prepared, options) from failure
 
@@ -169,12 +170,12 @@ async def _worded(loop: "Loop", failure: Failure, prepared: "Prepared", options:
     return failed("create", await loop.in_thread(lambda: runtime.worded(failure, prepared, options)))
 
 
-async def _attempt(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", namespace: str, hear: "Hear") -> Report:
+async def _attempt(loop: "Loop", container: "Container", options: CreateOptions, prepared: "Prepared", begin: "Begin") -> Report:
     """A monitor of its own for each attempt: it ends when its create fails."""
     interlude = runtime.interlude_of(options, prepared)
     extra = [bytes([kind]) + path.encode(errors=OS) for kind, path in interlude.extra] if interlude else []
     container.init.answer = Later()
-    hear(container, _started(loop, container, namespace))
+    begin(container)
     _ask(container.init, monitor.CREATE, _create_texts(container, options, extra), prepared.plan, prepared.config, len(extra))
     try:
         while True:
@@ -190,9 +191,10 @@ async def _attempt(loop: "Loop", container: "Container", options: CreateOptions,
         raise
 
 
-def _started(loop: "Loop", container: "Container", namespace: str) -> Monitor:
+def started(loop: "Loop", container: "Container", parent: "Parent", namespace: str) -> Monitor:
+    """A monitor for this container."""
     try:
-        found = Monitor.start(loop, namespace, container.id, container.lock)
+        found = Monitor.start(loop, parent, namespace, container.id, container.lock)
         _mark(container, container.lock, found.pid)  # before it is asked for anything
         return found
     except OSError as error:
@@ -241,12 +243,12 @@ async def _interlude(loop: "Loop", container: "Container", interlude: "Any", rep
 # ---- from a checkpoint
 
 
-async def restore(loop: "Loop", container: "Container", namespace: str, hear: "Hear") -> None:
+async def restore(loop: "Loop", container: "Container", begin: "Begin") -> None:
     """To a container that runs. Where it fails it is as it was, or gone where its monitor has died meanwhile."""
     asked, init = container.checkpoint, container.init
     assert asked is not None
     init.answer = Later()
-    hear(container, _started(loop, container, namespace))
+    begin(container)
     words = _restore_words(asked)
     texts = _create_texts(container, asked.options, words) | {"pid_file": b""}
     try:

@@ -157,7 +157,7 @@ class Service(Keeper):
 
     async def connect(self, request: "Message") -> "Message":
         container = self._containers.get(request.get("id") or "")
-        return {"shim_pid": self.setting.shim_pid, "task_pid": container.init.pid if container else 0}
+        return {"shim_pid": self.parent.pid, "task_pid": container.init.pid if container else 0}
 
     async def pids(self, request: "Message") -> "Message":
         container = self._container(request)
@@ -228,11 +228,14 @@ class Service(Keeper):
         choices.facts = self.facts.look
         checkpoint = Checkpoint(images, given.criu_work_path or f"{container.bundle}/criu-work", choices) if images else None
         container.init.starting = True  # its end, should it come now, is published after the event of its creation
-        await processes.create(self.loop, container, choices, mounts, self.setting.namespace, self._hear, checkpoint)
+        await processes.create(self.loop, container, choices, mounts, self.setting.namespace, self._begin_monitor, checkpoint)
         if container.init.status != STOPPED:
             container.init.status = CREATED
         if checkpoint is None:
             self._watch_memory(container)
+
+    def _begin_monitor(self, container: Container) -> None:
+        self._hear(container, processes.started(self.loop, container, self.parent, self.setting.namespace))
 
     async def start(self, request: "Message") -> "Message":
         process = self._process(request)
@@ -251,7 +254,7 @@ class Service(Keeper):
             if container.checkpoint is None:
                 await self.loop.in_thread(lambda: processes.start_init(container))
             else:
-                await processes.restore(self.loop, container, self.setting.namespace, self._hear)
+                await processes.restore(self.loop, container, self._begin_monitor)
                 self._watch_memory(container)
             if init.status != STOPPED:
                 init.status = RUNNING

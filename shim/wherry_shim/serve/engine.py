@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from wherry_shim.containerd import unpack
 from wherry_shim.errors import UNAVAILABLE, ShimError
 from wherry_shim.loop import Later, Loop, Task
+from wherry_shim.parent import Ourselves
 from wherry_shim.service import Service, Setting
 
 if TYPE_CHECKING:
@@ -56,8 +57,9 @@ class Found:
 
 
 class Engine:
-    def __init__(self, root: str, log: Log) -> None:
-        self.root, self.log = root, log
+    def __init__(self, root: str, log: Log, files: tuple[int, int] | None = None) -> None:
+        """files: the limit of descriptors that containers begin with, where this process has raised its own."""
+        self.root, self.log, self._files = root, log, files
         self._listeners: list[Callable[[str, Message], None]] = []
         self._pending: set[asyncio.Future[Any]] = set()
         self._thread: threading.Thread | None = None
@@ -78,7 +80,9 @@ class Engine:
         """With the containers that another server has left."""
         self._aio = asyncio.get_running_loop()
         loop = self._loop = Loop()
-        service = self._service = Service(loop, Setting(NAMESPACE, self.root), self._emit, unpack)
+        ourselves = Ourselves(loop)
+        ourselves.files = self._files
+        service = self._service = Service(loop, Setting(NAMESPACE, self.root), self._emit, unpack, ourselves)
         service.log = lambda level, text: self._cross(lambda: self.log(level, text))
         service.on_shutdown = lambda: None  # asked by a client of the Task service: what it may end is not this server
         self._thread = threading.Thread(target=loop.run, name="engine", daemon=True)

@@ -25,7 +25,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from wherry_shim import monitor
 from wherry_shim.proto import wherry_shim_v1_pb2_grpc as stubs
 from wherry_shim.serve import metrics, task
 from wherry_shim.serve.acceptor import Acceptor, AddressError, address_of, listen_tcp, listen_unix
@@ -51,8 +50,7 @@ _AGE_GRACE_MS = 2_000
 def serve(settings: Settings) -> int:
     """To its end; or never, where another program takes over."""
     limit = raised_limit()
-    monitor.NOFILE = limit  # not for containers
-    server = Server(settings)
+    server = Server(settings, limit)
     try:
         asyncio.run(server.run())
     except AddressError as error:
@@ -71,8 +69,9 @@ def program() -> list[str]:
 
 
 class Server:
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, files: tuple[int, int] | None) -> None:
+        """files: the limit of descriptors, where it was raised for us and not for containers."""
+        self.settings, self._files = settings, files
         self.log = StderrLog(settings.log_level)
         self.notifier = Notifier()
         self.inherited = Inherited()
@@ -89,7 +88,7 @@ class Server:
         self.acceptor = Acceptor(inner, settings.limits, self.log, settings.keepalive)
         self.acceptor.listeners = self.inherited.listeners = self._listeners()
         self.audit = Audit(f"{settings.data}/audit", self.log)
-        self.engine = Engine(settings.root, self.log)
+        self.engine = Engine(settings.root, self.log, self._files)
         self.supervisor = Supervisor(self.engine, settings.data, self.log, settings.keep_removed)
         await self.engine.start()
         await self.supervisor.start()
