@@ -152,6 +152,17 @@ static void show_to_owner(const struct wherry_machine *m)
 		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
 
+/* Where nobody answers. It fails where nobody reads, and then nothing is executed. */
+static int tell_caller(struct wherry_machine *m, struct walk *walk, uint32_t step)
+{
+	const struct wherry_message run = { .kind = WHERRY_RUN, .step = step };
+
+	if (wherry_write_all(m->result_fifo, &run, sizeof(run)) == 0)
+		return 0;
+	walk->silent = true;
+	return wherry_fail_errno(m, WHERRY_CALL_SEND);
+}
+
 static int ask_caller(struct wherry_machine *m, struct walk *walk, uint32_t step)
 {
 	const struct wherry_op *op = m->code.step[step];
@@ -185,6 +196,8 @@ static int collect_signals(struct wherry_machine *m)
 
 	if (sys_signal_mask(SIG_SETMASK, all, NULL) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SIGNAL);
+	if (m->code.plan->flags & WHERRY_PLAN_EXEC) /* it waits for no start */
+		return 0;
 	m->signals = (int)syscall(SYS_signalfd4, -1, &all, sizeof(all), SFD_CLOEXEC | SFD_NONBLOCK);
 	return m->signals < 0 ? wherry_fail_errno(m, WHERRY_CALL_SIGNAL) : 0;
 }
@@ -256,7 +269,7 @@ static int run_any(struct wherry_machine *m, struct walk *walk, uint32_t step)
 	case WHERRY_LAUNCHER:
 		return ask_launcher(m, walk, step);
 	case WHERRY_CALLER:
-		return ask_caller(m, walk, step);
+		return m->caller < 0 ? tell_caller(m, walk, step) : ask_caller(m, walk, step);
 	case WHERRY_INIT:
 		break;
 	}
@@ -296,7 +309,7 @@ static void report_failure(struct wherry_machine *m, struct walk *walk, int erro
 		.kind = WHERRY_FAILED, .step = m->current, .error = -error, .call = m->failed_call, .value = m->failed_value,
 	};
 
-	if (m->published) {
+	if (m->published || (m->caller < 0 && !walk->silent)) {
 		wherry_write_all(m->result_fifo, &failure, sizeof(failure));
 		return;
 	}

@@ -306,18 +306,18 @@ static int join(struct wherry_machine *m, uint32_t step)
 	return error ? error : wherry_run_step(m, step);
 }
 
-/* Its own operations, to OP_CLONE and with it: there init begins, in a copy of this process, and does not come back. */
+/* Its own operations, to OP_CLONE, which is then m->current. */
 static int run_until_clone(struct wherry_machine *m)
 {
 	for (uint32_t step = step_after_launch(&m->code); step < m->code.steps; step++) {
 		int error;
 
 		m->current = step;
+		if (m->code.step[step]->code == OP_CLONE)
+			return 0;
 		error = m->code.step[step]->code == OP_JOIN ? join(m, step) : wherry_run_step(m, step);
 		if (error)
 			return error;
-		if (m->code.step[step]->code == OP_CLONE)
-			return 0;
 	}
 	return -WHERRY_BAD_PLAN; /* nothing to clone */
 }
@@ -340,7 +340,18 @@ bool wherry_may_launch_itself(const struct wherry_code *code)
 	return may_hide_at_once();
 }
 
-int wherry_launch_itself(struct wherry_machine *m)
+bool wherry_asks_caller(const struct wherry_code *code)
+{
+	for (uint32_t step = step_after_launch(code); step < code->steps; step++) {
+		const struct wherry_op *op = code->step[step];
+
+		if (op->code == OP_CONSOLE || (op->executor == WHERRY_CALLER && op->code != OP_PUBLISH))
+			return true;
+	}
+	return false;
+}
+
+int wherry_prepare_clone(struct wherry_machine *m)
 {
 	int error = hide(m);
 
@@ -348,6 +359,17 @@ int wherry_launch_itself(struct wherry_machine *m)
 	m->by_caller = true;
 	if (!error)
 		error = run_until_clone(m);
+	m->executor = WHERRY_CALLER;
+	return error;
+}
+
+/* There init begins, in a copy of this process, and does not come back. */
+int wherry_clone_itself(struct wherry_machine *m)
+{
+	int error;
+
+	m->executor = WHERRY_LAUNCHER;
+	error = wherry_run_step(m, m->current);
 	m->executor = WHERRY_CALLER;
 	return error;
 }
@@ -409,6 +431,8 @@ int wherry_launcher_main(void)
 	if (error)
 		return report_failure(m, error, where);
 	error = run_until_clone(m);
+	if (!error)
+		error = wherry_run_step(m, m->current);
 	if (error)
 		return report_failure(m, error, m->failed_value);
 	if (announce_init(m))

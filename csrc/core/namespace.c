@@ -117,7 +117,7 @@ static pid_t plain_clone(uint64_t flags, int *pidfd)
 #if defined(__s390__)
 	return (pid_t)syscall(SYS_clone, NULL, (unsigned long)flags, pidfd, NULL, NULL);
 #else
-	if (flags & CSIGNAL) { /* CLONE_NEWTIME is one of the bits that hold a signal here */
+	if (flags & CLONE_NEWTIME) { /* one of the bits that hold a signal here */
 		errno = ENOSYS;
 		return -1;
 	}
@@ -126,11 +126,12 @@ static pid_t plain_clone(uint64_t flags, int *pidfd)
 }
 
 /* clone3 into the cgroup; without the cgroup where the kernel does not know that (the child attaches itself); clone. */
-static pid_t clone_init(const struct wherry_op_clone *op, bool by_caller, int cgroup, int *pidfd, bool *attach)
+static pid_t clone_init(const struct wherry_machine *m, const struct wherry_op_clone *op, int cgroup, int *pidfd, bool *attach)
 {
+	bool own = m->by_caller && !m->cloned;
 	struct clone_args args = {
-		.flags = op->flags | CLONE_PIDFD | CLONE_INTO_CGROUP | (by_caller ? 0 : CLONE_PARENT), .exit_signal = by_caller ? SIGCHLD : 0,
-		.pidfd = (uintptr_t)pidfd, .cgroup = (uint64_t)cgroup,
+		.flags = op->flags | CLONE_PIDFD | CLONE_INTO_CGROUP | (own ? 0 : CLONE_PARENT) | (m->cloned ? CLONE_PARENT_SETTID : 0),
+		.pidfd = (uintptr_t)pidfd, .parent_tid = (uintptr_t)m->cloned, .exit_signal = own ? SIGCHLD : 0, .cgroup = (uint64_t)cgroup,
 	};
 	pid_t pid;
 
@@ -146,6 +147,8 @@ static pid_t clone_init(const struct wherry_op_clone *op, bool by_caller, int cg
 	pid = sys_clone3(&args, CLONE_ARGS_SIZE_VER0);
 	if (pid >= 0 || (errno != ENOSYS && errno != EPERM))
 		return pid;
+	if (m->cloned) /* it has one place for a pid or a pidfd: the child is our own, and nobody has been told of it */
+		args.flags = (args.flags & ~(uint64_t)(CLONE_PARENT | CLONE_PARENT_SETTID)) | SIGCHLD;
 	return plain_clone(args.flags | args.exit_signal, pidfd);
 }
 
@@ -180,7 +183,7 @@ int op_clone(struct wherry_machine *m, const struct wherry_op_clone *op)
 
 	if (error)
 		return error;
-	pid = clone_init(op, m->by_caller, cgroup, &pidfd, &attach);
+	pid = clone_init(m, op, cgroup, &pidfd, &attach);
 	if (pid < 0) {
 		error = wherry_fail_errno(m, WHERRY_CALL_CLONE);
 		wherry_close(&pair[0]);

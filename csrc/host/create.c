@@ -9,7 +9,7 @@
 #include <sys/file.h>
 #include <time.h>
 
-enum { DEFAULT_DEADLINE_MS = 120 * 1000, END_WAIT_MS = 10 * 1000 };
+enum { END_WAIT_MS = 10 * 1000 };
 
 /* ---- preparing ------------------------------------------------------------------------------------------------------------- */
 
@@ -23,14 +23,14 @@ static void empty(struct host_create *c, const struct host_request *request)
 	memset((char *)c + sizeof(m->code), 0, sizeof(*c) - sizeof(m->code));
 	c->request = *request;
 	c->request.console_master = -1;
-	c->root = c->directory = c->record = c->launcher_pidfd = -1;
+	c->root = c->directory = c->record = c->execution = c->launcher_pidfd = -1;
 	c->console_socket = c->pidfd_socket = c->listener_socket = -1;
 	m->executor = WHERRY_CALLER;
 	m->trace = request->trace;
 	m->caller = m->helper = m->init_pidfd = m->start_fifo = m->result_fifo = m->rootfs = m->pending_fd = -1;
 	for (size_t i = 0; i < WHERRY_MAX_REGISTERS; i++)
 		m->registers[i] = -1;
-	c->deadline = host_now_ms() + (request->deadline_ms ? request->deadline_ms : DEFAULT_DEADLINE_MS);
+	c->deadline = host_now_ms() + host_deadline_ms(request);
 }
 
 static int fill_slots(struct host_create *c)
@@ -242,21 +242,32 @@ int host_restore_finish(struct host_create *c, pid_t init, int console_master)
  * the program executes. */
 int host_exec_begin(struct host_create *c, const struct host_request *request)
 {
-	struct wherry_machine *m = &c->machine;
-	cleanup_fd int execution = -1;
 	uint32_t launch = 0;
-	int ends[2], result = prepare(c, request, true, &launch);
+	int result = prepare(c, request, true, &launch);
 
-	if (result == 0 && pipe2(ends, O_CLOEXEC) == 0) {
-		execution = ends[0];
-		m->result_fifo = ends[1];
-		m->start_fifo = fcntl(ends[1], F_DUPFD_CLOEXEC, 0);
-	}
-	if (result == 0 && m->start_fifo < 0)
-		result = wherry_fail_errno(m, WHERRY_CALL_OPEN);
-	result = run(c, launch, result);
 	if (result == 0)
-		result = host_await_execution(c, execution);
+		result = host_open_execution(c);
+	return host_exec_end(c, run(c, launch, result));
+}
+
+int host_open_execution(struct host_create *c)
+{
+	struct wherry_machine *m = &c->machine;
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return wherry_fail_errno(m, WHERRY_CALL_OPEN);
+	c->execution = ends[0];
+	m->result_fifo = ends[1];
+	m->start_fifo = fcntl(ends[1], F_DUPFD_CLOEXEC, 0);
+	return m->start_fifo < 0 ? wherry_fail_errno(m, WHERRY_CALL_OPEN) : 0;
+}
+
+int host_exec_end(struct host_create *c, int result)
+{
+	if (result == 0)
+		result = host_await_execution(c);
+	wherry_close(&c->execution);
 	return result < 0 ? settle(c, result) : 0;
 }
 
@@ -294,7 +305,7 @@ void host_create_abort(struct host_create *c)
 void host_create_release(struct host_create *c)
 {
 	struct wherry_machine *m = &c->machine;
-	int *const fds[] = { &c->root, &c->directory, &c->record, &c->launcher_pidfd, &c->console_socket, &c->pidfd_socket, &c->listener_socket,
+	int *const fds[] = { &c->root, &c->directory, &c->record, &c->execution, &c->launcher_pidfd, &c->console_socket, &c->pidfd_socket, &c->listener_socket,
 			     &m->caller, &m->init_pidfd, &m->start_fifo, &m->result_fifo, &m->pending_fd };
 
 	if (c->directory >= 0)

@@ -98,7 +98,7 @@ static int make_memfd(struct host_create *c, int *out)
 
 /* ---- descriptors --------------------------------------------------------------------------------------------------------- */
 
-static int stdio_of(const struct host_create *c, int number, int *null)
+int host_stdio(const struct host_create *c, int number, int *null)
 {
 	int fd = c->request.stdio[number] >= 0 ? c->request.stdio[number] : number;
 
@@ -116,7 +116,7 @@ static size_t collect(const struct host_create *c, int launch, int socket, int *
 	size_t count = WHERRY_FD_FIRST_REGISTER + registers + c->request.preserve_fds;
 
 	for (int i = 0; i < 3; i++)
-		fds[i] = stdio_of(c, i, null);
+		fds[i] = host_stdio(c, i, null);
 	fds[WHERRY_FD_LAUNCH] = launch;
 	fds[WHERRY_FD_CALLER] = socket;
 	fds[WHERRY_FD_START] = m->start_fifo;
@@ -140,47 +140,6 @@ int host_check_preserved(const struct host_create *c)
 	return 0;
 }
 
-/* ---- by ourselves -------------------------------------------------------------------------------------------------------- */
-
-static int take_stdio(const struct host_create *c)
-{
-	cleanup_fd int null = -1;
-	int fds[3];
-
-	for (int i = 0; i < 3; i++) {
-		fds[i] = stdio_of(c, i, &null);
-		if (fds[i] < 0)
-			return -errno;
-	}
-	return wherry_place_fds(fds, WHERRY_LENGTH(fds));
-}
-
-/* What fork costs is most of an exec: we are what the launcher would be, and stay the caller. No word is needed between the two. */
-static int launch_ourselves(struct wherry_machine *m)
-{
-	struct host_create *c = host_of(m);
-	int pair[2], result = take_stdio(c);
-
-	if (result < 0)
-		return wherry_fail(m, WHERRY_CALL_DUP, -result);
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
-	for (uint16_t i = m->code.plan->inherited_registers; i < WHERRY_MAX_REGISTERS; i++)
-		wherry_set_register(m, i, -1); /* directories of the host, which no launcher would have */
-	m->callers[0] = pair[0];
-	m->callers[1] = c->request.target;
-	for (size_t i = 0; i < WHERRY_LENGTH(c->request.own); i++)
-		m->callers[2 + i] = c->request.own[i];
-	m->caller = pair[1];
-	result = wherry_launch_itself(m);
-	wherry_close(&m->caller);
-	m->caller = pair[0];
-	wherry_close(&m->start_fifo);
-	wherry_close(&m->result_fifo);
-	wherry_decimal((uint64_t)m->init, c->slot_pid);
-	return result;
-}
-
 /* ---- the launcher -------------------------------------------------------------------------------------------------------- */
 
 int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
@@ -195,8 +154,8 @@ int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
 	int result;
 
 	(void)op;
-	if (c->request.launches && wherry_may_launch_itself(&m->code))
-		return launch_ourselves(m);
+	if (c->request.launch && wherry_may_launch_itself(&m->code))
+		return c->request.launch(m);
 	result = make_memfd(c, &launch);
 	if (result < 0)
 		return result;

@@ -82,14 +82,25 @@ int host_cgroup_signal(const char *path, bool v2, int signal); /* every process,
 bool host_same_boot(const struct host_container *c);
 int host_read_result(int fd, struct wherry_message *message); /* 1 = a message of init, 0 = end of file, -EAGAIN = neither yet */
 
-/* ---- launch.c, serve.c, publish.c. Where one fails, c->failure is filled */
+/* ---- launch.c, create.c, serve.c, publish.c. Where one fails, c->failure is filled */
 int host_check_preserved(const struct host_create *c);
+int host_stdio(const struct host_create *c, int number, int *null); /* what the process gets; *null: an open /dev/null for it, or -1 */
+int host_check_target(const struct host_create *c); /* -ESRCH: the container's init has ended */
 int host_connect_sockets(struct host_create *c); /* console, pidfd, listener: before anything is made */
 int host_run_step(struct host_create *c, uint32_t step); /* one operation of the caller */
 int host_serve(struct host_create *c);           /* answers init until the commit (c->finished), or until the interlude (c->waiting) */
 int host_answer(struct host_create *c, uint32_t step, int result);
 int host_fail(struct host_create *c, uint32_t step, int result); /* returns `result` */
-int host_await_execution(struct host_create *c, int result); /* exec: reads what init's result fifo is then, a pipe */
+int host_refuse(struct host_create *c, uint32_t step, enum wherry_call call, int error, uint64_t value); /* the same with a refusal of ours */
+int host_report_death(struct host_create *c);    /* init, or before it the launcher, has ended without a word */
+int host_time_left(const struct host_create *c); /* ms to the deadline */
+static inline uint32_t host_deadline_ms(const struct host_request *request)
+{
+	return request->deadline_ms ? request->deadline_ms : 120 * 1000;
+}
+int host_open_execution(struct host_create *c);  /* exec: both of init's fifos are the writing end of one pipe ... */
+int host_await_execution(struct host_create *c); /* ... and this reads it: what failed behind the commit, or its end */
+int host_exec_end(struct host_create *c, int result); /* waits for it, and undoes what failed */
 void host_await_settled(struct host_create *c);  /* after the commit: until init has closed what it needs no more, and the launcher has ended */
 
 #endif

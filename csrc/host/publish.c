@@ -175,7 +175,7 @@ static int hand_over_pidfd(struct host_create *c)
 }
 
 /* The namespaces were opened by init's number: while it lives, the number was nobody else's. */
-static int check_target(const struct host_create *c)
+int host_check_target(const struct host_create *c)
 {
 	struct pollfd item = { .fd = c->request.target, .events = POLLIN };
 
@@ -187,7 +187,7 @@ int op_publish(struct wherry_machine *m, const struct wherry_op_publish *op)
 {
 	struct host_create *c = host_of(m);
 	bool exec = m->code.plan->flags & WHERRY_PLAN_EXEC;
-	int result = exec ? check_target(c) : publish_state(c, op->state_file);
+	int result = exec ? host_check_target(c) : publish_state(c, op->state_file);
 
 	if (result < 0)
 		return wherry_fail(m, exec ? WHERRY_CALL_NONE : WHERRY_CALL_WRITE, -result);

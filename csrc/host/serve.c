@@ -25,7 +25,7 @@ int host_fail(struct host_create *c, uint32_t step, int result)
 	return result;
 }
 
-static int refuse(struct host_create *c, uint32_t step, enum wherry_call call, int error, uint64_t value)
+int host_refuse(struct host_create *c, uint32_t step, enum wherry_call call, int error, uint64_t value)
 {
 	c->machine.failed_call = call;
 	c->machine.failed_value = value;
@@ -45,11 +45,11 @@ static uint64_t last_status(int pidfd)
 }
 
 /* The socket has ended without a word. */
-static int report_death(struct host_create *c)
+int host_report_death(struct host_create *c)
 {
 	if (c->machine.init_pidfd >= 0)
-		return refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_INIT_DIED, last_status(c->machine.init_pidfd));
-	return refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_LAUNCHER_DIED, last_status(c->launcher_pidfd));
+		return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_INIT_DIED, last_status(c->machine.init_pidfd));
+	return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_LAUNCHER_DIED, last_status(c->launcher_pidfd));
 }
 
 /* ---- the caller's operations ------------------------------------------------------------------------------------------------ */
@@ -124,7 +124,7 @@ int host_answer(struct host_create *c, uint32_t step, int result)
 	if (result < 0)
 		return result;
 	if (sent < 0)
-		return sent == -EPIPE ? report_death(c) : refuse(c, step, WHERRY_CALL_SEND, -sent, 0);
+		return sent == -EPIPE ? host_report_death(c) : host_refuse(c, step, WHERRY_CALL_SEND, -sent, 0);
 	c->finished |= c->machine.code.step[step]->code == OP_PUBLISH;
 	return 0;
 }
@@ -137,14 +137,14 @@ static int meet_init(struct host_create *c, const struct wherry_message *message
 	int result;
 
 	if (m->init || *fd < 0 || message->value == 0 || message->value > INT32_MAX)
-		return refuse(c, message->step, WHERRY_CALL_RECEIVE, EPROTO, message->value);
+		return host_refuse(c, message->step, WHERRY_CALL_RECEIVE, EPROTO, message->value);
 	m->init = (pid_t)message->value;
 	m->init_pidfd = wherry_steal(fd);
 	m->current = message->step;
 	/* init may be dead by now, or even reaped where SIGCHLD is ignored, and what it said of its end still to come */
 	result = host_process(m->init, &state, &c->start_time);
 	if (result < 0 && result != -ESRCH)
-		return refuse(c, message->step, WHERRY_CALL_OPEN, -result, 0);
+		return host_refuse(c, message->step, WHERRY_CALL_OPEN, -result, 0);
 	wherry_decimal(message->value, c->slot_pid);
 	wherry_decimal(c->start_time, c->slot_start_time);
 	return 0;
@@ -157,7 +157,7 @@ static int serve_step(struct host_create *c, const struct wherry_message *messag
 	int result;
 
 	if (!m->init || step <= c->served || step >= m->code.steps || m->code.step[step]->executor != WHERRY_CALLER)
-		return refuse(c, m->current, WHERRY_CALL_RECEIVE, EPROTO, step);
+		return host_refuse(c, m->current, WHERRY_CALL_RECEIVE, EPROTO, step);
 	c->served = step;
 	wherry_close(&m->pending_fd);
 	m->pending_fd = wherry_steal(fd);
@@ -172,9 +172,9 @@ static int take_message(struct host_create *c)
 	int result = wherry_receive(c->machine.caller, &message, &fd);
 
 	if (result == -EPIPE)
-		return report_death(c);
+		return host_report_death(c);
 	if (result < 0)
-		return refuse(c, c->machine.current, WHERRY_CALL_RECEIVE, -result, 0);
+		return host_refuse(c, c->machine.current, WHERRY_CALL_RECEIVE, -result, 0);
 	switch ((enum wherry_message_kind)message.kind) {
 	case WHERRY_LAUNCHED:
 		return meet_init(c, &message, &fd);
@@ -182,16 +182,16 @@ static int take_message(struct host_create *c)
 		return serve_step(c, &message, &fd);
 	case WHERRY_FAILED:
 		c->failure = message;
-		return message.error > 0 ? -message.error : refuse(c, message.step, WHERRY_CALL_RECEIVE, EPROTO, 0);
+		return message.error > 0 ? -message.error : host_refuse(c, message.step, WHERRY_CALL_RECEIVE, EPROTO, 0);
 	case WHERRY_DONE:
 		break;
 	}
-	return refuse(c, c->machine.current, WHERRY_CALL_RECEIVE, EPROTO, message.kind);
+	return host_refuse(c, c->machine.current, WHERRY_CALL_RECEIVE, EPROTO, message.kind);
 }
 
 /* ---- waiting ------------------------------------------------------------------------------------------------------------------ */
 
-static int time_left(const struct host_create *c)
+int host_time_left(const struct host_create *c)
 {
 	int64_t left = c->deadline - host_now_ms();
 
@@ -203,20 +203,20 @@ static int await_message(struct host_create *c)
 {
 	for (;;) {
 		struct pollfd item[2] = { { .fd = c->machine.caller, .events = POLLIN }, { .fd = c->machine.init_pidfd, .events = POLLIN } };
-		int left = time_left(c), ready;
+		int left = host_time_left(c), ready;
 
 		if (c->machine.init_pidfd < 0)
 			item[1].fd = c->launcher_pidfd; /* once init exists, the launcher may go when it likes */
 		ready = poll(item, 2, left);
 		if (ready < 0 && errno != EINTR)
-			return refuse(c, c->machine.current, WHERRY_CALL_POLL, errno, 0);
+			return host_refuse(c, c->machine.current, WHERRY_CALL_POLL, errno, 0);
 		if (ready > 0 && item[0].revents)
 			return take_message(c);
 		/* poll looks at one descriptor after the other: the last words may have come after the look at the socket */
 		if (ready > 0 && item[1].revents)
-			return poll(item, 1, 0) > 0 ? take_message(c) : report_death(c);
+			return poll(item, 1, 0) > 0 ? take_message(c) : host_report_death(c);
 		if (left == 0)
-			return refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
+			return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
 	}
 }
 
@@ -229,19 +229,19 @@ int host_serve(struct host_create *c)
 	return result;
 }
 
-int host_await_execution(struct host_create *c, int result)
+int host_await_execution(struct host_create *c)
 {
-	struct pollfd item = { .fd = result, .events = POLLIN };
+	struct pollfd item = { .fd = c->execution, .events = POLLIN };
 	int got;
 
-	while (poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
+	while (poll(&item, 1, host_time_left(c)) < 0 && errno == EINTR)
 		;
 	if (!item.revents)
-		return refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
-	got = host_read_result(result, &c->failure);
+		return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
+	got = host_read_result(c->execution, &c->failure);
 	if (got == 1)
 		return -c->failure.error;
-	return got < 0 ? refuse(c, c->machine.current, WHERRY_CALL_READ, -got, 0) : 0;
+	return got < 0 ? host_refuse(c, c->machine.current, WHERRY_CALL_READ, -got, 0) : 0;
 }
 
 /* The end of the socket says that init holds its two fifos and nothing else of ours. The launcher is our child, and has nothing left to
@@ -251,10 +251,10 @@ void host_await_settled(struct host_create *c)
 	struct pollfd item = { .fd = c->machine.caller, .events = POLLIN };
 	int status;
 
-	while (item.fd >= 0 && poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
+	while (item.fd >= 0 && poll(&item, 1, host_time_left(c)) < 0 && errno == EINTR)
 		;
 	if (c->launcher_pidfd >= 0)
-		wherry_wait_child(c->launcher, c->launcher_pidfd, time_left(c), &status);
+		wherry_wait_child(c->launcher, c->launcher_pidfd, host_time_left(c), &status);
 	wherry_close(&c->launcher_pidfd);
 	wherry_close(&c->machine.caller);
 }

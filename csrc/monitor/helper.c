@@ -160,7 +160,7 @@ static int keep_own(struct helper_ends *ends, struct host_request *request)
 	request->target = TARGET;
 	request->program = PROGRAM;
 	request->stdio[0] = request->stdio[1] = request->stdio[2] = -1;
-	request->launches = true;
+	request->launch = host_launch_itself;
 	return result;
 }
 

@@ -7,6 +7,8 @@
 #include "wherry/host.h"
 #include "wherry/sys.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -141,7 +143,7 @@ static int in_a_helper(int (*body)(void))
 	int status;
 
 	if (!helper) {
-		request.launches = true;
+		request.launch = host_launch_itself;
 		request.own[0] = request.own[1] = request.own[2] = -1;
 		_exit(body());
 	}
@@ -229,6 +231,98 @@ static void failures_without_a_launcher(void)
 	bed_end();
 }
 
+/* Nobody is to be asked: init has no socket, and its pipe says everything. */
+static void plan_silent(const char *const arguments[])
+{
+	plan_exec(arguments);
+	request.pid_file = NULL;
+}
+
+static int say_nothing(void)
+{
+	int status;
+
+	plan_silent((const char *const[]){ "/bin/sh", "-c", "ls /proc/self/fd | wc -l | grep -qx 4", NULL });
+	if (host_exec(&create, &request) || create.machine.caller >= 0)
+		return 1;
+	return waitpid(create.machine.init, &status, 0) == create.machine.init && status == 0 ? 0 : 2;
+}
+
+static int fail_before_the_publication(void)
+{
+	plan_silent((const char *const[]){ "/no/such/program", NULL });
+	if (host_exec(&create, &request) != -ENOENT && create.failure.error != WHERRY_PROGRAM_NOT_FOUND)
+		return 1;
+	if (create.failure.call != WHERRY_CALL_LOOKUP || create.failure.step != plan.count - 3)
+		return 2;
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
+}
+
+static int fail_behind_it(void)
+{
+	int fd = open(script, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+
+	if (fd < 0 || write(fd, "#!/no/such\n", 11) != 11)
+		return 1;
+	close(fd);
+	plan_silent((const char *const[]){ script, NULL });
+	if (host_exec(&create, &request) != -ENOENT || create.failure.call != WHERRY_CALL_EXECVE || create.failure.step != plan.count - 1)
+		return 2;
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
+}
+
+/* A filter that kills at the next call: init has told nobody of itself. */
+static int die_before_the_publication(void)
+{
+	const struct sock_filter kill = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+	struct wherry_op_seccomp *filter;
+
+	plan_begin(&plan);
+	PLAN_ADD(&plan, OP_LAUNCH, WHERRY_CALLER, wherry_op_launch);
+	PLAN_ADD(&plan, OP_CLONE, WHERRY_LAUNCHER, wherry_op_clone)->into_cgroup = WHERRY_NO_REGISTER;
+	filter = PLAN_ADD(&plan, OP_SECCOMP, WHERRY_INIT, wherry_op_seccomp);
+	filter->filter = plan_blob(&plan, &kill, sizeof(kill));
+	filter->listener = WHERRY_NO_REGISTER;
+	PLAN_ADD(&plan, OP_PUBLISH, WHERRY_CALLER, wherry_op_publish);
+	PLAN_ADD(&plan, OP_EXECUTE, WHERRY_INIT, wherry_op_execute);
+	plan.flags |= WHERRY_PLAN_EXEC;
+	plan_finish(&plan);
+	request.plan = plan.plan;
+	request.plan_size = plan.size;
+	request.pid_file = NULL;
+	if (host_exec(&create, &request) != -WHERRY_INIT_DIED || create.failure.error != WHERRY_INIT_DIED)
+		return 1;
+	return WTERMSIG((int)create.failure.value) == SIGSYS ? 0 : 2;
+}
+
+/* It has ended when it is looked at, and its namespaces are open by then. */
+static int find_the_target_ended(void)
+{
+	pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	request.target = sys_pidfd_open(child, 0);
+	if (waitpid(child, NULL, 0) != child)
+		return 1;
+	plan_silent((const char *const[]){ "/bin/true", NULL });
+	if (host_exec(&create, &request) != -ESRCH)
+		return 2;
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
+}
+
+static void nobody_is_asked(void)
+{
+	NEEDS_ROOT();
+	bed_begin();
+	CHECK_EQUAL(in_a_helper(say_nothing), 0);
+	CHECK_EQUAL(in_a_helper(fail_before_the_publication), 0);
+	CHECK_EQUAL(in_a_helper(fail_behind_it), 0);
+	CHECK_EQUAL(in_a_helper(die_before_the_publication), 0);
+	CHECK_EQUAL(in_a_helper(find_the_target_ended), 0);
+	bed_end();
+}
+
 static void who_needs_a_launcher(void)
 {
 	struct wherry_op_join join = { .op = { .code = OP_JOIN, .executor = WHERRY_LAUNCHER }, .type = CLONE_NEWNET };
@@ -257,6 +351,7 @@ static const struct check_case cases[] = {
 	{ "without_a_launcher", without_a_launcher },
 	{ "what_is_the_helpers_own", what_is_the_helpers_own },
 	{ "failures_without_a_launcher", failures_without_a_launcher },
+	{ "nobody_is_asked", nobody_is_asked },
 	{ "who_needs_a_launcher", who_needs_a_launcher },
 };
 

@@ -25,7 +25,7 @@ struct wherry_code {
 	const struct wherry_op *step[WHERRY_MAX_STEPS + 1];
 };
 
-enum { WHERRY_CALLERS = 5 };
+enum { WHERRY_CALLERS = 6 };
 
 /* Everything one executor knows. One per process, static storage. */
 struct wherry_machine {
@@ -34,7 +34,7 @@ struct wherry_machine {
 	const char *slots[WHERRY_SLOT_COUNT];
 	int registers[WHERRY_MAX_REGISTERS];       /* -1 = empty */
 	enum wherry_executor executor;
-	int caller;                                /* socket to the caller (launcher, init), or to the child (in the caller) */
+	int caller;                                /* socket to the caller (launcher, init), or to the child (in the caller). -1: see wherry_asks_caller() */
 	int helper;                                /* init: socket to the launcher; launcher: socket to init */
 	pid_t init;                                /* launcher and caller: host pid of init */
 	int init_pidfd;
@@ -54,6 +54,7 @@ struct wherry_machine {
 	struct wherry_span *trace;                 /* shared by all executors, one for each step; NULL = nobody wants a timeline */
 	bool by_caller;                            /* there is no launcher: the caller clones init itself, and knows of it at once */
 	int callers[WHERRY_CALLERS];               /* init, where by_caller: the caller's descriptors, which are not ours; -1 = none */
+	pid_t *cloned;                             /* by_caller, shared memory: init's pid is there before init runs, and it is a child of the caller's parent; or NULL */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 };
 
@@ -84,9 +85,13 @@ int wherry_receive(int socket, struct wherry_message *message, int *fd); /* -EPI
 void wherry_stamp(struct wherry_machine *m, uint32_t step, bool end); /* into m->trace, where there is one */
 int wherry_run_step(struct wherry_machine *m, uint32_t step); /* one operation of any executor but the caller's */
 int wherry_launcher_main(void);                               /* role launcher of the static program; returns its exit status */
-/* The launcher's steps by the caller: to OP_CLONE, and with it. false where the plan or our rights want a process of its own for them. */
+/* The launcher's steps by the caller. false where the plan or our rights want a process of its own for them. */
 bool wherry_may_launch_itself(const struct wherry_code *code);
-int wherry_launch_itself(struct wherry_machine *m);
+int wherry_prepare_clone(struct wherry_machine *m); /* to OP_CLONE, without it */
+int wherry_clone_itself(struct wherry_machine *m);  /* that step, which prepare_clone has left in m->current */
+/* Behind the clone: has init a question, or a descriptor for the caller? Else there may be no socket (m->caller is -1): init writes its WHERRY_RUN
+ * of OP_PUBLISH into the result fifo and goes on, and every failure too. */
+bool wherry_asks_caller(const struct wherry_code *code);
 /* init, straight after clone; `error` is what already failed. Never returns 0. It makes a session of its own (setsid) before the first step: OP_CONSOLE finds a session leader. */
 int wherry_init_main(struct wherry_machine *m, int error);
 bool wherry_served_by_launcher(const struct wherry_op *op);   /* after the clone: may init ask the launcher for it? */

@@ -36,8 +36,9 @@ struct host_request {
 	uint32_t extra_count;
 	struct wherry_span *trace;  /* or NULL: zeroed shared memory, one for each step of the plan, kept by the caller of this ... */
 	int trace_fd;               /* ... and the memfd behind it */
-	bool launches;              /* exec: we are a process of the static program that is there for this launch alone, with exactly the descriptors that ...
-	                             * are named here: it clones the process itself, without a launcher, where the plan allows that */
+	int (*launch)(struct wherry_machine *m); /* exec: host_launch_itself, where we are a process of the static program that is there for this alone, with ...
+	                             * exactly the descriptors that are named here; else NULL */
+	pid_t *cloned;              /* with it: where our parent sees the process, which is then its child; or NULL. See wherry_machine */
 	int own[3];                 /* ... and these, which are not for the process: -1 = none */
 	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
@@ -65,6 +66,7 @@ struct host_create {
 	uint32_t journal_offset, journal_count, journal_next;
 	int64_t deadline;           /* CLOCK_MONOTONIC, ms; while waiting: what is left of it */
 	int console_socket, pidfd_socket, listener_socket; /* connected before anything is made */
+	int execution;              /* exec: the reading end of init's result fifo, which is a pipe */
 	pid_t launcher;
 	int launcher_pidfd;
 	uint64_t start_time;        /* of init */
@@ -96,6 +98,12 @@ int host_restore_finish(struct host_create *c, pid_t init, int console_master);
 int host_exec(struct host_create *c, const struct host_request *request);
 /* The same without its end, in which the launcher is waited for: host_await_settled(). The process is there, and may be told of. */
 int host_exec_begin(struct host_create *c, const struct host_request *request);
+/* itself.c: launches without a launcher where the plan allows that. */
+int host_launch_itself(struct wherry_machine *m);
+/* May host_exec_again follow? */
+bool host_exec_stays(const struct host_create *c);
+/* One more process by the plan of a host_exec_begin that went well, with other stdio: all that precedes the clone is done. */
+int host_exec_again(struct host_create *c, const int stdio[3]);
 
 /* Journals what the caller made itself: state of request.extra[index]. */
 int host_create_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state);
@@ -198,6 +206,14 @@ int host_exec_pattern(struct host_pattern *p, const struct host_container *c, bo
  * (`file`). There is no exact name. -EOPNOTSUPP: this container is not like others. Kept with the plans of creates. */
 int host_exec_kind(struct host_pattern *p, const struct host_container *c, const struct host_bytes *config, bool file, const void *text, size_t size,
 		   const char *facts);
+/* The same in two steps, of a process.json: what the container brings, which is the most, and later the text. In between the record must stay, for the
+ * blanks are in it, and what the container has been asked for must be so still: its namespaces, and the facts. */
+struct host_foreseen {
+	struct host_pattern kind; /* not the name */
+	struct sha256 name;
+};
+int host_foresee(struct host_foreseen *f, const struct host_container *c, const char *facts);
+int host_foreseen_kind(struct host_pattern *p, const struct host_foreseen *f, const void *text, size_t size);
 /* The plan, decoded and checked, in pages to be unmapped: the exact one, else the pattern with these texts. */
 int host_pattern_load(const char *root, const struct host_pattern *p, const void **plan, size_t *size);
 int host_pattern_fill(const struct host_pattern *p, const void *plan, size_t size, const void **filled, size_t *filled_size);
