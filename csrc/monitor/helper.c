@@ -2,6 +2,8 @@
  *
  * Makes one process, as a child of the monitor that ends when it is made: the process is then the monitor's, which is a subreaper, and
  * a create that hangs holds up nobody's terminal. It dies with the monitor, and until the commit init dies with it.
+ *
+ * Of execs one may stay, and makes the next one by the same plan too: standby.c.
  */
 #include "monitor.h"
 
@@ -13,6 +15,7 @@
 #include <sys/stat.h>
 
 enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3 };
+enum own { MONITOR = 3, SERVER, LOCK, TARGET, PROGRAM, OWN }; /* an exec's descriptors */
 
 static struct host_create create;
 static struct host_extra extra[MAX_EXTRA];
@@ -81,13 +84,18 @@ static void say(int socket, uint16_t kind, uint32_t process)
 	monitor_send(socket, &message);
 }
 
-/* Of an exec first to the server that waits for it, then to the monitor, which tells the others. */
-static void say_made(const struct helper_ends *ends, uint32_t process)
+/* Of an exec first to the server that waits for it, then to the monitor, which tells the others. True: we stay. */
+static bool say_made(const struct helper_ends *ends, uint32_t process)
 {
+	bool stays = ends->word && host_exec_stays(&create);
+
 	monitor_empty(&message, MONITOR_MADE, process);
 	message.head.pid = create.machine.init;
 	message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
 	message.fd[MONITOR_FD_MASTER] = create.request.console_master;
+	message.head.index = stays;
+	if (ends->word)
+		ends->word->made = true;
 	if (process == 0)
 		host_create_release(&create); /* the lock: whoever hears of it may start it */
 	else
@@ -97,6 +105,7 @@ static void say_made(const struct helper_ends *ends, uint32_t process)
 		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
 		host_await_settled(&create);
 	}
+	return stays;
 }
 
 static void say_failure(int socket, uint32_t process, int error)
@@ -112,7 +121,7 @@ static void say_failure(int socket, uint32_t process, int error)
 	monitor_send(socket, &message);
 }
 
-static int next_word(int socket)
+static int await_word(int socket)
 {
 	struct pollfd item = { .fd = socket, .events = POLLIN };
 	int got;
@@ -122,8 +131,15 @@ static int next_word(int socket)
 			return -errno;
 		got = monitor_receive(socket, &message);
 	} while (got == -EAGAIN);
-	monitor_close_fds(&message);
 	return got == 1 ? message.head.kind : MONITOR_ABORT;
+}
+
+static int next_word(int socket)
+{
+	int word = await_word(socket);
+
+	monitor_close_fds(&message);
+	return word;
 }
 
 /* The server's own part of a create, while init waits. The end of the socket is an abort. */
@@ -145,14 +161,13 @@ static int interlude(int socket, uint32_t process)
  * cloned from us: it gets nothing but these. */
 static int keep_own(struct helper_ends *ends, struct host_request *request)
 {
-	enum { MONITOR = 3, SERVER, LOCK, TARGET, PROGRAM, COUNT };
-	int fds[COUNT] = { 0, 1, 2, ends->monitor, ends->server, MONITOR_LOCK, request->target, request->program }, result;
+	int fds[OWN] = { 0, 1, 2, ends->monitor, ends->server, MONITOR_LOCK, request->target, request->program }, result;
 
 	for (int i = 0; i < 3; i++)
 		if (request->stdio[i] >= 0)
 			fds[i] = request->stdio[i];
-	result = wherry_place_fds(fds, COUNT);
-	result = result < 0 ? result : wherry_close_from(COUNT);
+	result = wherry_place_fds(fds, OWN);
+	result = result < 0 ? result : wherry_close_from(OWN);
 	result = result < 0 ? result : wherry_cloexec_from(MONITOR);
 	ends->monitor = request->own[0] = MONITOR;
 	ends->server = request->own[1] = SERVER;
@@ -161,6 +176,7 @@ static int keep_own(struct helper_ends *ends, struct host_request *request)
 	request->program = PROGRAM;
 	request->stdio[0] = request->stdio[1] = request->stdio[2] = -1;
 	request->launch = host_launch_itself;
+	request->cloned = ends->word ? &ends->word->cloned : NULL;
 	return result;
 }
 
@@ -227,6 +243,41 @@ static int become(int socket, const struct monitor_message *r)
 	return -errno;
 }
 
+/* ---- the next one ------------------------------------------------------------------------------------------------------- */
+
+/* It keeps nothing of a process that it has made. */
+static int let_go(void)
+{
+	monitor_close_fds(&message);
+	for (int i = 0; i < 3; i++)
+		if (dup2(PROGRAM, i) < 0)
+			return -errno;
+	return 0;
+}
+
+/* The plan, the namespaces and the tasks files are there. Whatever is not as it should be ends it: the next exec has a helper of its own. */
+static void stand_by(const struct helper_ends *ends)
+{
+	static const char title[] = "wherry-standby"; /* as long as "wherry-monitor" */
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), result;
+
+	if (strlen(ends->name) == sizeof(title) - 1)
+		memcpy(ends->name, title, sizeof(title));
+	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0)
+		return;
+	wherry_close(&null);
+	while (let_go() == 0 && await_word(ends->monitor) == MONITOR_EXEC) {
+		const uint32_t process = message.head.process;
+
+		result = host_exec_again(&create, message.fd + MONITOR_FD_STDIN);
+		monitor_close_fds(&message);
+		if (result < 0)
+			say_failure(ends->monitor, process, -result);
+		if (result < 0 || !say_made(ends, process))
+			return;
+	}
+}
+
 void helper_raise_files(void)
 {
 	uint64_t all[2];
@@ -249,7 +300,7 @@ void helper_run(struct helper_ends ends, struct monitor_message *request)
 	result = request->head.kind == MONITOR_RESTORE ? become(ends.monitor, request) : make(&ends, request);
 	if (result < 0)
 		say_failure(ends.monitor, request->head.process, -result);
-	else
-		say_made(&ends, request->head.process);
+	else if (say_made(&ends, request->head.process))
+		stand_by(&ends);
 	_exit(0);
 }

@@ -33,6 +33,7 @@ static int prepare(struct monitor *m)
 	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(MONITOR_LOCK + 1) || wherry_reset_signals() ||
 	    sigprocmask(SIG_SETMASK, &all, NULL) < 0 || chdir("/") < 0)
 		return -1;
+	standby_prepare(m);
 	m->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	return m->signals < 0 ? -1 : prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
@@ -128,17 +129,18 @@ static void drain_signals(int signals)
 static int run_once(struct monitor *m)
 {
 	bool again = !writer_tend(m) || process_waiting(m);
+	int wait = standby_tend(m);
 	size_t count = fill_items(m);
 
-	if (poll(items, count, again ? KEPT_MS : -1) < 0 && errno != EINTR)
+	if (poll(items, count, wait < 0 && again ? KEPT_MS : wait) < 0 && errno != EINTR)
 		return -1;
 	run_processes(m);
 	if (items[2 + MAX_CONNECTIONS].revents)
 		writer_hear(m);
-	if (items[0].revents) {
+	if (items[0].revents)
 		drain_signals(m->signals);
+	if (items[0].revents || m->unheard)
 		process_reap(m);
-	}
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		if (items[2 + i].revents && m->connection[i] == items[2 + i].fd)
 			serve(m, i);
@@ -165,6 +167,7 @@ int main(int argc, char *argv[])
 			return 1;
 		begun |= monitor.processes > 0;
 	}
+	standby_end(&monitor);
 	writer_end(&monitor);
 	return 0;
 }

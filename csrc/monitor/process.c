@@ -132,17 +132,18 @@ static void fail(struct monitor *m, struct process *p, int error)
 	drop(m, p);
 }
 
-static int start_helper(const struct monitor *m, struct process *p, struct monitor_message *r)
+static int start_helper(struct monitor *m, struct process *p, struct monitor_message *r)
 {
 	int pair[2];
 
+	standby_assign(m, p, r);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	r->head.pid = getpid();
 	p->helper = fork();
 	if (p->helper == 0) {
 		close(pair[0]);
-		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked] }, r);
+		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked], .word = p->may_stay ? m->word : NULL, .name = m->name }, r);
 	}
 	close(pair[1]);
 	p->helper_socket = pair[0];
@@ -179,7 +180,7 @@ static void begin(struct monitor *m, size_t from, struct monitor_message *r)
 		p->log[i] = wherry_steal(&r->fd[MONITOR_FD_LOG_OUT + i]);
 	helper_raise_files(); /* not before: the server may have set the limit just now */
 	writer_begin(m, p);
-	result = start_helper(m, p, r);
+	result = standby_take(m, p, r) ? 0 : start_helper(m, p, r);
 	if (result < 0)
 		fail(m, p, -result);
 }
@@ -212,6 +213,26 @@ static void made(struct monitor *m, struct process *p, struct monitor_message *a
 
 static struct monitor_message answer;
 
+/* The container's first process: what is inside its namespaces must end before its end is told. */
+static bool first_lives(const struct monitor *m)
+{
+	const struct process *first = find(m, 0);
+
+	return first && alive(first);
+}
+
+/* A helper that would have stayed is gone, and did not speak. Its process is ours: it is there, or it is no more. */
+static void lost(struct monitor *m, struct process *p)
+{
+	if (!p->may_stay)
+		return;
+	monitor_empty(&answer, MONITOR_MADE, p->number);
+	if (standby_has_made(m, &answer))
+		made(m, p, &answer);
+	monitor_close_fds(&answer);
+	p->may_stay = false;
+}
+
 /* One word of it; false at its end. */
 static bool hear(struct monitor *m, struct process *p)
 {
@@ -221,16 +242,23 @@ static bool hear(struct monitor *m, struct process *p)
 		return false;
 	if (got <= 0) {
 		wherry_close(&p->helper_socket);
+		lost(m, p);
 		return false;
 	}
-	if (answer.head.kind == MONITOR_FAILED)
+	if (answer.head.kind == MONITOR_FAILED) {
 		writer_forget(m, p);
+		if (p->may_stay)
+			standby_add_status(m, &answer.head);
+	}
 	if (answer.head.kind == MONITOR_MADE)
 		made(m, p, &answer);
 	else
 		monitor_tell(m, &answer);
 	if (answer.head.kind == MONITOR_FAILED)
 		p->ended = true;
+	if (answer.head.kind == MONITOR_MADE && p->may_stay && answer.head.index)
+		standby_keep(m, p, first_lives(m));
+	p->may_stay = false; /* it has spoken */
 	monitor_close_fds(&answer);
 	return true;
 }
@@ -285,6 +313,8 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 {
 	struct ending ending = { .status = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status };
 
+	if (!p->number)
+		standby_end(m);
 	writer_drain(m, p); /* who has the record has the output */
 	ending.signal = info->si_code == CLD_EXITED ? 0 : info->si_status;
 	ending.oom = record_oom_kills(m->events);
@@ -316,6 +346,7 @@ static void reap_one(struct monitor *m, const siginfo_t *info)
 			of = p;
 	}
 	writer_reaped(m, info->si_pid);
+	standby_reaped(m, info->si_pid);
 	if (of && !helper)
 		ended(m, of, info);
 	waitpid(info->si_pid, NULL, 0);
@@ -324,9 +355,11 @@ static void reap_one(struct monitor *m, const siginfo_t *info)
 }
 
 /* A process is our child once its helper has ended, and the helper has told of it before. So helpers are heard between the look at who has ended and
- * the search for who that was: heard before, one could speak and end, and its process too, just behind that. */
+ * the search for who that was: heard before, one could speak and end, and its process too, just behind that. One that may stay has its process as a
+ * sibling: where that has ended before the word of it, we come again with the word. */
 void process_reap(struct monitor *m)
 {
+	m->unheard = false;
 	for (;;) {
 		siginfo_t info = { .si_pid = 0 };
 
@@ -334,6 +367,9 @@ void process_reap(struct monitor *m)
 			return;
 		for (uint32_t i = 0; i < m->processes; i++)
 			process_helper(m, m->process[i]);
+		m->unheard = standby_speaks_of(m, info.si_pid);
+		if (m->unheard)
+			return;
 		reap_one(m, &info);
 	}
 }

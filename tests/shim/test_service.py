@@ -111,7 +111,8 @@ def test_who_is_connected_hears_of_an_exec_once(server: Server, bundle: Bundle) 
     other.close()
 
 
-def test_what_an_exec_holds_before_it_is_the_program(server: Server, bundle: Bundle) -> None:
+@pytest.mark.parametrize("before", [("known",), ("known", "kept")])  # the first one has a look at the freezer, the third one a helper that has stayed
+def test_what_an_exec_holds_before_it_is_the_program(server: Server, bundle: Bundle, before: tuple[str, ...]) -> None:
     """It freezes itself as it enters the freezer: until then it has let go of the monitor's, the helper's, and of the host's directories."""
     line = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":freezer:" in line), None)
     if line is None or not Path("/sys/fs/cgroup/freezer").is_dir():
@@ -120,11 +121,12 @@ def test_what_an_exec_holds_before_it_is_the_program(server: Server, bundle: Bun
     server.call("Start", id="a")
     path = next(line.split(":", 2)[2] for line in Path(f"/proc/{init}/cgroup").read_text().splitlines() if ":freezer:" in line)
     freezer = Path("/sys/fs/cgroup/freezer") / path.lstrip("/")
-    for exec_id in ("known", "e"):  # the service looks at the freezer for the first of a kind alone
+    for exec_id in (*before, "e"):
         server.call("Exec", id="a", exec_id=exec_id, spec=shell("exit 3"))
-    server.call("Start", id="a", exec_id="known")
-    assert server.call("Wait", id="a", exec_id="known")["exit_status"] == 3
-    server.loop.step(0)
+    for exec_id in before:
+        server.call("Start", id="a", exec_id=exec_id)
+        assert server.call("Wait", id="a", exec_id=exec_id)["exit_status"] == 3
+        server.loop.step(0)
     freezer.joinpath("freezer.state").write_text("FROZEN")
     try:
         start = server.begin("Start", id="a", exec_id="e")
