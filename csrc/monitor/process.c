@@ -309,8 +309,11 @@ void process_forget_creates(struct monitor *m)
 
 /* ---- the end of one */
 
+/* It is reaped only when both is done: a status is lost where we and every server are killed in between. Of an exec in a container that lives the
+ * telling comes first: the file may take longer than all the rest of its end. Else who has been told may remove the directory under it. */
 static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 {
+	const bool tell_first = p->number && first_lives(m);
 	struct ending ending = { .status = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status };
 
 	if (!p->number)
@@ -320,7 +323,8 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 	ending.oom = record_oom_kills(m->events);
 	clock_gettime(CLOCK_REALTIME, &ending.at);
 	p->ended = true;
-	record_write(m, p, &ending);
+	if (!tell_first)
+		record_write(m, p, &ending);
 	monitor_empty(&report, MONITOR_ENDED, p->number);
 	report.head.pid = p->pid;
 	report.head.status = ending.status;
@@ -329,6 +333,8 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 	report.head.seconds = ending.at.tv_sec;
 	report.head.nanoseconds = (uint32_t)ending.at.tv_nsec;
 	monitor_tell(m, &report);
+	if (tell_first)
+		record_write(m, p, &ending);
 	wherry_close(&p->pidfd);
 	wherry_close(&p->hold[0]);
 }

@@ -9,6 +9,7 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -323,6 +324,62 @@ static void nobody_is_asked(void)
 	bed_end();
 }
 
+/* One that stays: what it makes is its parent's child, known before it runs. */
+static pid_t *cloned;
+
+static bool wrote(int fd, const char *text)
+{
+	char got[16] = "";
+
+	return read(fd, got, sizeof(got)) == (ssize_t)strlen(text) && !strcmp(got, text);
+}
+
+static int make_three(void)
+{
+	int first[2], second[2], file = open(script, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+	pid_t pid;
+
+	if (file < 0 || write(file, "#!/bin/sh\nls /proc/self/fd | wc -l\nexit 7\n", 43) != 43 || pipe2(first, O_CLOEXEC) || pipe2(second, O_CLOEXEC))
+		return 1;
+	close(file);
+	request.cloned = cloned;
+	request.stdio[1] = first[1];
+	plan_silent((const char *const[]){ script, NULL });
+	if (host_exec(&create, &request) || !host_exec_stays(&create) || *cloned != create.machine.init || !wrote(first[0], "4\n"))
+		return 2;
+	pid = *cloned;
+	*cloned = 0;
+	if (host_exec_again(&create, (const int[3]){ -1, second[1], -1 }) || !host_exec_stays(&create) || *cloned != create.machine.init || *cloned == pid)
+		return 3;
+	if (!wrote(second[0], "4\n"))
+		return 4;
+	if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)
+		return 5;
+	unlink(script);
+	if (host_exec_again(&create, (const int[3]){ -1, -1, -1 }) >= 0 || create.failure.call != WHERRY_CALL_LOOKUP || create.failure.step != plan.count - 3)
+		return 6;
+	return 0;
+}
+
+static void who_stays(void)
+{
+	int status, count[256] = { 0 };
+
+	NEEDS_ROOT();
+	bed_begin();
+	cloned = mmap(NULL, sizeof(*cloned), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(cloned != MAP_FAILED);
+	CHECK_EQUAL(in_a_helper(make_three), 0);
+	for (int i = 0; i < 3; i++) {
+		CHECK(waitpid(-1, &status, 0) > 0);
+		count[WIFEXITED(status) ? WEXITSTATUS(status) : 0]++;
+	}
+	CHECK_EQUAL(count[7], 2);
+	CHECK_EQUAL(count[0] + count[255], 1); /* it was killed, or has ended before */
+	munmap(cloned, sizeof(*cloned));
+	bed_end();
+}
+
 static void who_needs_a_launcher(void)
 {
 	struct wherry_op_join join = { .op = { .code = OP_JOIN, .executor = WHERRY_LAUNCHER }, .type = CLONE_NEWNET };
@@ -352,6 +409,7 @@ static const struct check_case cases[] = {
 	{ "what_is_the_helpers_own", what_is_the_helpers_own },
 	{ "failures_without_a_launcher", failures_without_a_launcher },
 	{ "nobody_is_asked", nobody_is_asked },
+	{ "who_stays", who_stays },
 	{ "who_needs_a_launcher", who_needs_a_launcher },
 };
 
