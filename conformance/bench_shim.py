@@ -164,7 +164,7 @@ def pss_of(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def shim_processes(place: Path, shim: Shim) -> dict[int, str]:
+def shim_processes(place: Path, shim: Shim, zygote: int) -> dict[int, str]:
     """Servers of this bench, and what they have beside them."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -174,8 +174,8 @@ def shim_processes(place: Path, shim: Shim) -> dict[int, str]:
                 found[int(name)] = "server"
             elif not shim.runtime and words.startswith(f"wherry-monitor -namespace {NAMESPACE} "):
                 found[int(name)] = "monitor"
-    if not shim.runtime and (pid := zygote_of(shim)):
-        found |= {one: "zygote" for one in (pid, *spares_of(pid))}
+    if zygote and Path(f"/proc/{zygote}").exists():
+        found |= {one: "zygote" for one in (zygote, *spares_of(zygote))}
     return found
 
 
@@ -196,9 +196,9 @@ def spares_of(zygote: int) -> list[int]:
     return [pid for pid in children if b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def weigh(shim: Shim, place: Path, pods: int) -> Memory:
+def weigh(shim: Shim, place: Path, pods: int, zygote: int) -> Memory:
     """MiB for each pod, by kind of process; what a server shares with the zygote that it was forked from is the server's."""
-    processes = shim_processes(place, shim)
+    processes = shim_processes(place, shim, zygote)
     counted: set[int] = set()
     found: Memory = {}
     for kind in KINDS:
@@ -217,10 +217,11 @@ def memory(shim: Shim, place: Path, rootfs: Path, pods: int, rest: float) -> tup
         pod.begin()
         for number in range(EXECS):
             pod.execute(f"e{number}")
+    zygote = 0 if shim.runtime else zygote_of(shim)  # not while it is weighed: who asks wakes its spare
     time.sleep(0.1)  # the last delete's helpers
-    after = weigh(shim, place, pods)
+    after = weigh(shim, place, pods, zygote)
     time.sleep(rest)
-    quiet = weigh(shim, place, pods)
+    quiet = weigh(shim, place, pods, zygote)
     for pod in running:
         pod.end()
     return after, quiet
@@ -272,7 +273,8 @@ VERBS = ("start", "create+start", "create", "start (RPC)", "state", "exec", "exe
 
 EXPLAINED = (
     "MiB of physical memory for each pod, after ten execs in each: every page that a process of the shim has mapped counts once, whoever else on the machine maps it.\n"
-    "What a server shares with the zygote that it was forked from is counted as the server's; *the zygote beside them* is what it has alone."
+    "What a server shares with the zygote that it was forked from is counted as the server's; *the zygote beside them* is what it has alone.\n"
+    "Pages of files that nobody has mapped any more, which the kernel keeps as a cache, are nobody's."
 )
 
 
@@ -346,7 +348,7 @@ def write(file: Path, rows: list[str]) -> None:
 
 def end_zygote(place: Path, shim: Shim) -> None:
     """The one of this mount namespace."""
-    for pid, kind in shim_processes(place, shim).items():
+    for pid, kind in shim_processes(place, shim, zygote_of(shim)).items():
         if kind == "zygote":
             os.kill(pid, signal.SIGTERM)
 

@@ -41,6 +41,7 @@ COLD = (
     "wherry.container.resctrl",
     "wherry.container.unit",
     "wherry.container.wording",
+    "wherry.kernel.memory",
     "wherry.kernel.rtnetlink",
     "wherry.kernel.trials",
     "wherry.kernel.trials_cgroup",

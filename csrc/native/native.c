@@ -7,6 +7,8 @@
 #include "wherry/host.h"
 #include "wherry/sys.h"
 
+#include <link.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <sys/file.h>
@@ -96,6 +98,49 @@ static int native_pidfd_signal(int pidfd, int signal)
 static int native_subreaper(void)
 {
 	return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 ? -errno : 0;
+}
+
+/* ---- a process that has nothing to do */
+
+/* What is only read of a program or library (code, constants): no page of it is ever its own. The segment that holds the table which is being read
+ * here comes last. */
+static int native_leave_segments(struct dl_phdr_info *object, size_t size, void *page)
+{
+	const uintptr_t mask = *(const uintptr_t *)page - 1;
+
+	(void)size;
+	for (unsigned int i = object->dlpi_phnum; i--;) {
+		const ElfW(Phdr) *one = &object->dlpi_phdr[i];
+		const uintptr_t begin = (uintptr_t)(object->dlpi_addr + one->p_vaddr) & ~mask;
+		const uintptr_t end = (uintptr_t)(object->dlpi_addr + one->p_vaddr + one->p_memsz + mask) & ~mask;
+
+		if (one->p_type == PT_LOAD && !(one->p_flags & PF_W))
+			madvise((void *)begin, end - begin, MADV_DONTNEED);
+	}
+	return 0;
+}
+
+/* 1 = one of them is ready, 0 = the time is over, or a signal came. Meanwhile the pages of files are the kernel's alone, which may need them for
+ * something else; one that is used again comes with fifteen neighbours, in two microseconds. It waits here, where next to nothing is used. */
+static int native_rest(const int *fds, unsigned int count, int timeout_ms)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	struct pollfd items[2];
+
+	for (unsigned int i = 0; i < count; i++)
+		items[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
+	if (poll(items, count, 0))
+		return 1;
+	dl_iterate_phdr(native_leave_segments, &page);
+	return poll(items, count, timeout_ms) > 0;
+}
+
+/* What the allocator holds for nobody goes back to the kernel. */
+static void native_trim(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }
 
 /* ---- mounts of a root filesystem, on the host */

@@ -37,6 +37,10 @@ class Importer:
         file = self.extensions.get(name)
         return spec_from_file_location(name, file, loader=ExtensionFileLoader(name, file)) if file else None
 
+    def forget(self) -> None:
+        """For a process that stays: what it has not loaded by now is found by path."""
+        self.codes.clear()
+
     def create_module(self, spec: "ModuleSpec") -> "ModuleType | None":
         return None
 

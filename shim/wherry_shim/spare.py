@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server that is there before anybody asks for one: a fork of the zygote, which has done what every server does first, and waits at the zygote's
-socket in its place. Who asks waits for no fork.
+socket in its place. Who asks waits for no fork. Both let go of all files' pages while they wait.
 """
 
 import _socket
 import posix
 import select
 from _struct import error as StructError  # type: ignore[attr-defined]
+
+from wherry.kernel import memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +33,9 @@ class Spare:
 
     def taken(self, seconds: float) -> bool:
         """Somebody has come for it. False: it has ended, by itself or after so long. What has come meanwhile waits for the zygote."""
-        self._line.settimeout(seconds)
-        try:
+        if memory.rest(seconds, self._line.fileno()):
             told = self._line.recv(1)
-        except TimeoutError:
+        else:
             self._line.shutdown(_socket.SHUT_WR)
             told = self._farewell()
         self._line.close()
@@ -59,7 +60,10 @@ def wait(listener: "_socket.socket", line: "_socket.socket", zygote: "Zygote") -
     ready = select.poll()
     ready.register(listener, select.POLLIN)
     ready.register(line, select.POLLIN)
-    while line.fileno() not in dict(ready.poll()):
+    while True:
+        memory.rest(-1, listener.fileno(), line.fileno())
+        if line.fileno() in dict(ready.poll()):
+            return
         try:
             request, peer, fds = accepted(listener)
         except (OSError, ValueError, StructError):

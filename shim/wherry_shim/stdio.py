@@ -9,7 +9,7 @@ copied by a process beside the monitor (csrc/monitor/output.c), to which alone p
 """
 
 import posix
-from stat import S_ISFIFO, S_ISREG
+from _stat import S_ISFIFO, S_ISREG
 
 from wherry_shim.errors import INVALID_ARGUMENT, UNKNOWN, ShimError
 

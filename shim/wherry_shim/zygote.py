@@ -344,15 +344,32 @@ def set_title(text: str) -> None:
     Title().set(text)
 
 
+def load() -> None:
+    """What a server may need beside what it has imported; no more: it is in memory for as long as the zygote lives (tests/shim/test_lean.py)."""
+    import resource
+
+    from wherry_shim import messages_rare, metrics, plans, rehearsal
+
+    assert resource and metrics and messages_rare.TABLE and plans and rehearsal
+
+
+def tidy() -> None:
+    """Before the first fork."""
+    from wherry.kernel import memory
+
+    for finder in sys.meta_path:
+        if hasattr(finder, "forget"):
+            finder.forget()
+    gc.collect()
+    memory.trim()
+    gc.freeze()
+
+
 def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse: "Callable[[], None]") -> None:
     """By a cold server, before it has done anything: a copy of it becomes the zygote for those that come after."""
     if posix.environ.get(b"WHERRY_ZYGOTE") == b"off":
         return
-    import resource
-
-    from wherry_shim import messages_rare, metrics, plans
-
-    assert resource and metrics and messages_rare.TABLE  # loaded, for those who are forked
+    load()
     between = posix.fork()
     if between:  # the zygote is nobody's child: no server has to wait for it
         posix.waitpid(between, 0)
@@ -369,15 +386,14 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse:
         monitor.seal_programs()
         zygote = Zygote(socket_path(directory, sys.argv[0]), serve, rehearse)
         if zygote.bind():
+            from wherry_shim import plans, rehearsal
+
             set_title(TITLE)
             plans.Facts.gather()
             for _ in range(REHEARSALS):
                 rehearse()
-            from wherry_shim import rehearsal
-
             rehearsal.execute(REHEARSALS)
-            gc.collect()
-            gc.freeze()
+            tidy()
             zygote.run()
     finally:
         posix._exit(0)

@@ -78,8 +78,8 @@ def c_functions(path: Path, text: str) -> Iterator[str]:
 
 
 def native_users(path: Path, text: str) -> Iterator[str]:
-    """cffi stops at kernel/: native.py, and mounts.py and kinds.py, which few need."""
-    users = [f"runtime/wherry/kernel/{name}.py" for name in ("native", "mounts", "kinds")]
+    """cffi stops at kernel/: native.py, and mounts.py, kinds.py and memory.py, which few need."""
+    users = [f"runtime/wherry/kernel/{name}.py" for name in ("native", "mounts", "kinds", "memory")]
     if path.parts[0] in ("runtime", "shim") and path.as_posix() not in users and re.search(r"import\s+_native|wherry\._native", text):
         yield f"{path}: only runtime/wherry/kernel/native.py imports the extension"
 

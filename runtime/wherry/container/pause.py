@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """pause, resume and ps: the container's processes as its cgroup has them."""
 
-import os
 import posix
 import time
 
@@ -77,8 +76,12 @@ def _main(cgroups: "list[Cgroup]") -> Cgroup:
 def _members(path: str) -> "set[int]":
     """Of the cgroup and of all below it; what vanishes meanwhile has no members. 0 stands for who is not in our pid namespace."""
     found: set[int] = set()
-    for directory, _, _ in os.walk(path):
+    below = [path]
+    while below:
+        directory = below.pop()
         try:
+            with posix.scandir(directory) as entries:
+                below += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
             with open(f"{directory}/cgroup.procs") as file:
                 found.update(int(line) for line in file if int(line))
         except OSError:
