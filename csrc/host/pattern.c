@@ -341,22 +341,57 @@ static int add_cgroups(struct reader *r, const struct host_container *c)
 	return 0;
 }
 
-int host_exec_kind(struct host_pattern *p, const struct host_container *c, const struct host_bytes *config, bool file, const void *text, size_t size,
-		   const char *facts)
+/* All that the container itself brings. */
+static bool begin_kind(struct reader *r, const struct host_container *c, const struct host_bytes *config, bool file, const char *facts)
 {
-	struct reader r = { .out = p, .only = file ? NONE : VARIABLE }; /* the environment is the container's, and then the command's */
-	bool known = begin_name(&r, KIND | file, facts) == 0;
+	struct host_pattern *p = r->out;
+	bool known = begin_name(r, KIND | file, facts) == 0;
 
 	wherry_decimal((uint64_t)c->head->pid, p->process);
 	add_blank(p, p->process, strlen(p->process));
 	p->kind.flags = c->head->flags;
-	known = known && host_compare_namespaces(p->process, p->kind.relations) == 0 && add_cgroups(&r, c) == 0;
-	sha256_add(&r.name, &p->kind, sizeof(p->kind));
-	known = known && read_text(&r, CONFIG, config->bytes, config->size) == 0;
-	r.only = 0;
-	known = known && read_and_end(&r, file ? PROCESS : CONFIG, text, size) == 0 && p->count < WHERRY_MAX_BLANKS;
-	p->exact.hex[0] = 0; /* such a file there is not */
+	known = known && host_compare_namespaces(p->process, p->kind.relations) == 0 && add_cgroups(r, c) == 0;
+	sha256_add(&r->name, &p->kind, sizeof(p->kind));
+	r->only = file ? NONE : VARIABLE; /* the environment is the container's, and then the command's */
+	return known && read_text(r, CONFIG, config->bytes, config->size) == 0;
+}
+
+static int end_kind(struct reader *r, bool file, const void *text, size_t size)
+{
+	bool known;
+
+	r->only = 0;
+	known = read_and_end(r, file ? PROCESS : CONFIG, text, size) == 0 && r->out->count < WHERRY_MAX_BLANKS;
+	r->out->exact.hex[0] = 0;
 	return known ? 0 : -EOPNOTSUPP;
+}
+
+int host_exec_kind(struct host_pattern *p, const struct host_container *c, const struct host_bytes *config, bool file, const void *text, size_t size,
+		   const char *facts)
+{
+	struct reader r = { .out = p };
+
+	return begin_kind(&r, c, config, file, facts) ? end_kind(&r, file, text, size) : -EOPNOTSUPP;
+}
+
+int host_foresee(struct host_foreseen *f, const struct host_container *c, const char *facts)
+{
+	cleanup_bytes struct host_bytes config = { NULL, 0 };
+	struct reader r = { .out = &f->kind };
+
+	if (host_map(c->directory, "config.json", &config) || !begin_kind(&r, c, &config, true, facts))
+		return -EOPNOTSUPP;
+	f->name = r.name;
+	return 0;
+}
+
+int host_foreseen_kind(struct host_pattern *p, const struct host_foreseen *f, const void *text, size_t size)
+{
+	struct reader r = { .out = p, .name = f->name };
+
+	*p = f->kind;
+	p->blanks[0].text = p->process;
+	return end_kind(&r, true, text, size);
 }
 
 static int kind_load(const struct host_container *c, const char *root, bool file, const void *text, size_t size, const char *facts, const void **plan,
@@ -479,8 +514,10 @@ int host_pattern_load(const char *root, const struct host_pattern *p, const void
 {
 	const void *pattern;
 	size_t pattern_size;
-	int result = host_cache_load(root, &p->exact, plan, size);
+	int result = -ENOENT;
 
+	if (p->exact.hex[0])
+		result = host_cache_load(root, &p->exact, plan, size);
 	if (result == 0)
 		return 0;
 	result = host_cache_load(root, &p->pattern, &pattern, &pattern_size);

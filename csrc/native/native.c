@@ -66,6 +66,55 @@ static void native_unmap(const void *base, size_t size)
 	munmap((void *)base, size);
 }
 
+/* ---- plans of execs in one container: what it brings to them is read before one comes */
+
+/* With a copy of its blanks. */
+struct native_foreseen {
+	struct host_foreseen it;
+	char texts[];
+};
+
+/* NULL: the container is of no kind. Nothing in the answer is of that which is open. */
+static struct native_foreseen *native_foresee(const struct host_container *c, const char *facts)
+{
+	struct host_foreseen found;
+	struct native_foreseen *f;
+	struct host_blank *blank = found.kind.blanks;
+	size_t size = 0;
+	char *at;
+
+	if (host_foresee(&found, c, facts) < 0)
+		return NULL;
+	for (uint32_t i = 0; i < found.kind.count; i++)
+		size += blank[i].length;
+	f = malloc(sizeof(*f) + size);
+	if (!f)
+		return NULL;
+	at = f->texts;
+	for (uint32_t i = 0; i < found.kind.count; at += blank[i++].length)
+		blank[i].text = memcpy(at, blank[i].text, blank[i].length);
+	f->it = found;
+	return f;
+}
+
+static void native_foreseen_free(struct native_foreseen *f)
+{
+	free(f);
+}
+
+static void native_foreseen_relations(const struct native_foreseen *f, uint8_t relations[HOST_NAMESPACES])
+{
+	memcpy(relations, f->it.kind.kind.relations, HOST_NAMESPACES);
+}
+
+static int native_foreseen_plan(const struct native_foreseen *f, const char *root, const void *text, size_t size, const void **plan, size_t *plan_size)
+{
+	struct host_pattern pattern;
+	int result = host_foreseen_kind(&pattern, &f->it, text, size);
+
+	return result < 0 ? result : host_pattern_load(root, &pattern, plan, plan_size);
+}
+
 /* ---- processes */
 
 /* 1 = ended, 0 = the time is over, -EINTR = a signal came (Python looks after it and calls again). */

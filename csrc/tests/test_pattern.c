@@ -7,6 +7,7 @@
 #include "planmaker.h"
 #include "wherry/host.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 
 static const char config[] =
@@ -219,6 +220,56 @@ static void of_no_kind(void)
 	CHECK_EQUAL(kind_of(config, many, true), -EOPNOTSUPP);
 }
 
+static struct host_foreseen foreseen;
+
+static int foresee(const char *text)
+{
+	static const char facts[65] = "0123456789012345678901234567890123456789012345678901234567890123";
+	char root[] = "/tmp/wherry-pattern-XXXXXX";
+	struct host_container c = { .head = &record.head, .size = sizeof(record) };
+	int file, result;
+
+	CHECK(mkdtemp(root) != NULL);
+	c.directory = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	file = openat(c.directory, "config.json", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	CHECK_EQUAL(write(file, text, strlen(text)), strlen(text));
+	close(file);
+	result = host_foresee(&foreseen, &c, facts);
+	unlinkat(c.directory, "config.json", 0);
+	close(c.directory);
+	rmdir(root);
+	return result;
+}
+
+/* The container first, the process.json later, and another one: the same names and blanks as in one step. */
+static void in_two_steps(void)
+{
+	static const char *const processes[] = { "{\"args\":[\"true\",\"x\"]}", "{\"args\":[\"true\",\"longer\"],\"env\":[\"A=b\"]}", "{}" };
+	static struct host_pattern later;
+
+	make_record(getpid(), "/sys/a", "/sys/cgr/b/c");
+	CHECK_EQUAL(foresee(config), 0);
+	for (size_t i = 0; i < WHERRY_LENGTH(processes); i++) {
+		const char *text = processes[i];
+
+		CHECK_EQUAL(host_foreseen_kind(&later, &foreseen, text, strlen(text)), 0);
+		CHECK_EQUAL(kind_of(config, text, true), 0);
+		CHECK(!memcmp(&later.pattern, &pattern.pattern, sizeof(pattern.pattern)));
+		CHECK(!memcmp(&later.kind, &pattern.kind, sizeof(pattern.kind)));
+		CHECK(!later.exact.hex[0] && !pattern.exact.hex[0]);
+		CHECK_EQUAL(later.size, pattern.size);
+		CHECK_EQUAL(later.count, pattern.count);
+		CHECK(later.blanks[0].text == later.process);
+		for (uint32_t n = 0; n < later.count; n++)
+			CHECK(later.blanks[n].length == pattern.blanks[n].length &&
+			      !memcmp(later.blanks[n].text, pattern.blanks[n].text, later.blanks[n].length));
+	}
+	CHECK_EQUAL(host_foreseen_kind(&later, &foreseen, "]", 1), -EOPNOTSUPP);
+	CHECK_EQUAL(foresee("{\"a"), -EOPNOTSUPP);
+	make_record(getpid(), "/sysa", "/sys/cgr/b/c");
+	CHECK_EQUAL(foresee(config), -EOPNOTSUPP);
+}
+
 static const struct check_case cases[] = {
 	{ "blanks_are_in_order", blanks_are_in_order },
 	{ "cut_anywhere", cut_anywhere },
@@ -228,6 +279,7 @@ static const struct check_case cases[] = {
 	{ "what_is_no_mark_stays", what_is_no_mark_stays },
 	{ "containers_of_a_kind", containers_of_a_kind },
 	{ "of_no_kind", of_no_kind },
+	{ "in_two_steps", in_two_steps },
 };
 
 CHECK_MAIN(cases)

@@ -308,6 +308,7 @@ class Loop:
         if busy and self._busy < _BUSY_ROUNDS:
             return
         self._busy = 0
+        posix.sched_yield()  # who has been answered was woken on our processor, as one that is to be free soon
         callbacks, self._afterwards = self._afterwards, []
         for callback in callbacks:
             self._guarded(callback)

@@ -400,24 +400,22 @@ async def _known(loop: "Loop", process: "Process", options: ExecOptions, facts: 
     container = process.container
     if container.init.status in (PAUSED, PAUSING):
         raise failed("exec", refused("exec", "paused", container.id))
+    plans = container.plans
     try:
-        plan: "int | bytes | None" = container.plans.find(process, facts)
-        if plan == -1:
-            with lifecycle.opened(container.root, container.id) as record:
-                plan = execute.known(record, options, facts.key()) if record.pid == container.init.pid else None
+        ground = plans.ground(container, facts)
+        plan = plans.find(process)
+        if plan < 0:
+            found = ground.plan(options)
+            if not found:
+                return None
+            plan = _kept(loop, process, found)
     except (WherryError, OSError):
         return None
-    if not plan:
-        return None
     try:
-        report = await _send(process, options, plan, container.init.pidfd)
+        return await _send(process, options, plan, container.init.pidfd)
     except Failure:
-        container.plans.drop(process)
+        plans.drop(process)
         return None
-    if isinstance(plan, bytes):
-        found = plan
-        loop.afterwards(lambda: _remember(process, facts, found))
-    return report
 
 
 async def _exec(loop: "Loop", process: "Process", options: ExecOptions, facts: "Facts", below: bool) -> "Report | None":
@@ -427,26 +425,27 @@ async def _exec(loop: "Loop", process: "Process", options: ExecOptions, facts: "
         planned: "Planned" = execute.prepare(options, below)
     except (WherryError, OSError) as error:
         raise failed("exec", error) from error
+    keeps = planned.again and process.container.plans.may_keep()
     try:
-        report = await _send(process, options, planned.plan, planned.pidfd, planned.affinity)
+        plan = _kept(loop, process, planned.plan) if keeps else planned.plan
+        report = await _send(process, options, plan, planned.pidfd, planned.affinity)
     except Failure as failure:
+        process.container.plans.drop(process)
         if failure.error == EBUSY and failure.call == "CLONE" and not below:
             return None
         raise failed("exec", execute.worded(failure, planned.plan, planned.pidfd, options)) from failure
     finally:
         posix.close(planned.pidfd)
     if planned.again:
-        loop.afterwards(lambda: _remember(process, facts, planned.plan))
         loop.timer(KEEP_S, lambda: _keep(options, planned))
     return report
 
 
-def _remember(process: "Process", facts: "Facts", plan: bytes) -> None:
-    """In memory, for the next one like it. It costs time alone where that fails."""
-    try:
-        process.container.plans.keep(process, facts, memory_of("plan", plan))
-    except OSError:
-        pass
+def _kept(loop: "Loop", process: "Process", plan: bytes) -> int:
+    """In memory, for this exec and the next one like it: a descriptor, which is not ours."""
+    plans = process.container.plans
+    loop.afterwards(plans.trim)
+    return plans.keep(process, memory_of("plan", plan))
 
 
 def _keep(options: ExecOptions, planned: "Planned") -> None:

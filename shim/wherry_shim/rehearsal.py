@@ -15,6 +15,7 @@ from wherry_shim.containerd_server import ContainerdServer
 from wherry_shim.descriptors import passed, rights
 from wherry_shim.errors import ShimError
 from wherry_shim.loop import Later
+from wherry_shim.plans import Ground
 from wherry_shim.porter import Porter
 from wherry_shim.state import RUNNING, Container
 from wherry_shim.stdio import Names
@@ -24,9 +25,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from wherry.kernel.kinds import Foreseen
+
 _ID = "none"
 _SERVICE = containerd.TASK_SERVICES[0]
 _STEPS = 100  # of the loop, at most, up to an answer
+
+
+class _Known:
+    """A kind with a plan for any exec."""
+
+    others = ()
+
+    def plan(self, *_: object) -> bytes:
+        return b"{}"
+
+
+class _Ground(Ground):
+    __slots__ = ()
+
+    def _foresee(self, container: Container) -> "Foreseen":
+        return _Known()  # type: ignore[return-value]
 
 
 class Rehearsal:
@@ -68,20 +87,20 @@ class Rehearsal:
         raise TimeoutError(method)
 
     def execute(self) -> int:
-        """Exec, Start, Wait and Delete by a plan that is known; how it has ended."""
-        self._container, process = Container(_ID, "/", "/", Names("", "", "", False)), {"exec_id": "e"}
-        container = self._container
+        """Exec, Start, Wait and Delete, two times: by a plan that is looked up, and again by one that is known. How it has ended."""
+        container = self._container = Container(_ID, "/", "/", Names("", "", "", False))
         ours, self._monitor = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self.loop.watch(self._monitor.fileno(), self._play)
         container.init.status, container.init.pid = RUNNING, posix.getpid()
         container.monitor = monitor.Monitor(self.loop, ours)
         self._server.service.adopt_parked(container)
         try:
-            self.call("Exec", **process, spec={"value": b"{}"})
-            container.plans.keep(container.execs["e"], self._server.service.facts, posix.memfd_create("wherry-plan", posix.MFD_CLOEXEC))
-            self.call("Start", **process)
-            ended: int = self.call("Wait", **process)["exit_status"]
-            self.call("Delete", **process)
+            container.plans.stands_on = _Ground(container, self._server.service.facts)
+            for process in ({"exec_id": "first"}, {"exec_id": "again"}):
+                self.call("Exec", **process, spec={"value": b"{}"})
+                self.call("Start", **process)
+                ended: int = self.call("Wait", **process)["exit_status"]
+                self.call("Delete", **process)
         finally:
             container.plans.close()
             container.monitor.close()

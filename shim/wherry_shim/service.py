@@ -259,6 +259,7 @@ class Service(Keeper):
             if init.status != STOPPED:
                 init.status = RUNNING
             self.emit("/tasks/start", {"container_id": container.id, "pid": init.pid})
+            self.loop.afterwards(lambda: container.plans.foresee(container, self.facts))
         finally:
             init.starting = False
             self._release_exit(init)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from harness.runtime import Container, Runtime, wait_until
 from wherry.container import exec_cache, execute, lifecycle
 from wherry.container.execute import ExecOptions
 from wherry.kernel import native
-from wherry.kernel.kinds import Kind
+from wherry.kernel.kinds import NAMESPACES, Foreseen, Kind
 from wherry.plan.describe import Plan
 
 pytestmark = [pytest.mark.requires("root"), pytest.mark.ours, pytest.mark.v2, pytest.mark.one_way]
@@ -59,8 +60,18 @@ def leave(container: Container, *args: str) -> None:
 
 
 def known(asked: ExecOptions) -> bytes | None:
+    """As the front looks for it. Who has known the container before finds the same, where that has none of its own."""
+    text, alone = exec_cache.asked(asked) or b"", os.path.exists(f"{asked.root}/{asked.id}/@plans")
     with lifecycle.opened(asked.root, asked.id) as container:
-        return native.exec_plan(container, asked.root, asked.process is not None, exec_cache.asked(asked) or b"")
+        plan, pid = native.exec_plan(container, asked.root, asked.process is not None, text), container.pid
+        try:
+            foreseen = Foreseen(container, native.facts_key())
+        except OSError:  # of no kind
+            assert plan is None or alone
+            return plan
+    assert foreseen.others == [name for name in NAMESPACES if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")]
+    assert asked.process is None or alone or [foreseen.plan(asked.root, text) for _ in range(2)] == [plan, plan]
+    return plan
 
 
 def own(container: Container) -> str:
@@ -258,3 +269,25 @@ def test_what_is_written_by_another_build_is_of_no_kind(runtime: Runtime, make_b
     data[16] ^= 1
     record.write_bytes(data)
     assert known(options(second)) is not None
+
+
+def test_what_is_foreseen_is_of_nothing_that_is_open_and_is_freed(runtime: Runtime, make_bundle: Make) -> None:
+    first, second = (runtime.start_new(one_of_a_kind(make_bundle, name)) for name in ("first", "second"))
+    keep(options(first))
+    asked, key = options(second), native.facts_key()
+
+    def foreseen() -> Foreseen:
+        with lifecycle.opened(asked.root, asked.id) as container:
+            return Foreseen(container, key)
+
+    def size() -> tuple[int, int]:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096, len(os.listdir("/proc/self/fd"))
+
+    kept = [foreseen() for _ in range(100)]
+    plan = known(asked)
+    assert plan is not None and {one.plan(asked.root, process()) for one in kept} == {plan}
+    before = size()
+    for _ in range(2000):
+        foreseen().plan(asked.root, process())
+    after = size()
+    assert after[1] == before[1] and after[0] - before[0] < 2 << 20  # 2.5 KiB each

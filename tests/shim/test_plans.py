@@ -25,7 +25,7 @@ def inits() -> Iterator[list[int]]:
 
 
 def process(init: int, spec: bytes = b"{}", adopts: bool = False) -> types.SimpleNamespace:
-    container = types.SimpleNamespace(init=types.SimpleNamespace(pid=init))
+    container = types.SimpleNamespace(init=types.SimpleNamespace(pid=init), root="/nowhere", id="none")
     return types.SimpleNamespace(container=container, spec=spec, adopts=adopts)
 
 
@@ -37,50 +37,72 @@ def is_open(fd: int) -> bool:
     return os.path.exists(f"/proc/self/fd/{fd}")
 
 
+class Kept(Plans):
+    """As a server asks: on what they stand, and then for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.facts = Facts()
+
+    def look(self, process: types.SimpleNamespace) -> int:
+        self.ground(process.container, self.facts)
+        return self.find(process)
+
+
 def test_a_plan_is_of_one_process_in_one_world(inits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    facts, kept = Facts(), Plans()
-    first, second = plan(), plan()
-    kept.keep(process(inits[0]), facts, first)
-    kept.keep(process(inits[0], adopts=True), facts, second)
-    assert kept.find(process(inits[0]), facts) == first
-    assert kept.find(process(inits[0], adopts=True), facts) == second
-    assert kept.find(process(inits[0], b"{ }"), facts) == -1
-    assert kept.find(process(inits[1]), facts) == -1  # another first process
-    assert not is_open(first)
-    monkeypatch.setattr(facts, "key", lambda: "another host")
-    assert kept.find(process(inits[0], adopts=True), facts) == -1
-    assert not is_open(second)
+    kept = Kept()
+    first, second, third = plan(), plan(), plan()
+    assert kept.look(process(inits[0])) == -1
+    kept.keep(process(inits[0]), first)
+    kept.keep(process(inits[0], adopts=True), second)
+    assert kept.look(process(inits[0])) == first
+    assert kept.look(process(inits[0], adopts=True)) == second
+    assert kept.look(process(inits[0], b"{ }")) == -1
+    assert kept.look(process(inits[1])) == -1  # another first process
+    assert not is_open(first) and not is_open(second)
+    kept.keep(process(inits[1]), third)
+    assert kept.look(process(inits[1])) == third
+    monkeypatch.setattr(kept.facts, "key", lambda: "another host")
+    assert kept.look(process(inits[1])) == -1
+    assert not is_open(third)
 
 
 def test_namespaces_that_init_shares_with_us_are_part_of_it(inits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    facts, kept, links = Facts(), Plans(), {}
+    kept, links = Kept(), {}
     monkeypatch.setattr(plans, "_namespace", lambda process, name: links.get((process, name), f"{name}:[1]"))
     links[inits[0], "net"] = "net:[2]"
-    file = plan()
-    kept.keep(process(inits[0]), facts, file)
+    assert kept.look(process(inits[0])) == -1 and kept.may_keep()
+    file = kept.keep(process(inits[0]), plan())
     links[inits[0], "net"] = "net:[3]"  # joined by its path, wherever that leads
-    assert kept.find(process(inits[0]), facts) == file
-    links[inits[0], "mnt"] = "mnt:[4]"  # not joined
-    assert kept.find(process(inits[0]), facts) == -1
+    assert kept.look(process(inits[0])) == file and kept.may_keep()
+    links[inits[0], "net"] = "net:[1]"  # which is no longer so for one that is compiled now
+    assert kept.look(process(inits[0])) == file and not kept.may_keep()
+    links[inits[0], "net"], links[inits[0], "mnt"] = "net:[2]", "mnt:[4]"  # not joined
+    assert not kept.may_keep()
+    assert kept.look(process(inits[0])) == -1 and not is_open(file)
 
 
 def test_an_init_that_has_gone(inits: list[int]) -> None:
-    kept, late = Plans(), plan()
+    kept = Kept()
     with pytest.raises(OSError):
-        kept.keep(process(1 << 22), Facts(), late)
-    assert not is_open(late)
+        kept.look(process(1 << 22))
+    kept.foresee(process(1 << 22).container, kept.facts)
+    assert kept.stands_on is None and not kept.may_keep()
 
 
 def test_few_are_kept_and_none_after_the_end(inits: list[int]) -> None:
-    facts, kept = Facts(), Plans()
-    given = [plan() for _ in range(plans.MOST + 1)]
-    for number, one in enumerate(given):
-        kept.keep(process(inits[0], b"%d" % number), facts, one)
+    kept = Kept()
+    kept.look(process(inits[0]))
+    given = [kept.keep(process(inits[0], b"%d" % number), plan()) for number in range(plans.MOST + 1)]
+    assert all(map(is_open, given))  # one may be on its way
+    kept.trim()
     assert [is_open(one) for one in given] == [False] + [True] * plans.MOST
+    kept.drop(process(inits[0], b"1"))
+    assert not is_open(given[1])
     kept.close()
-    late = plan()
-    kept.keep(process(inits[0]), facts, late)
-    assert not any(is_open(one) for one in (*given, late))
+    assert not any(map(is_open, given)) and not kept.may_keep()
+    kept.foresee(process(inits[0]).container, kept.facts)
+    assert kept.stands_on is None
 
 
 @pytest.mark.requires("root")

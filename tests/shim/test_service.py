@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from harness.bundle import Bundle
-from wherry.container import execute
-from wherry_shim import keeper, processes, rootfs
+from wherry.container import execute, lifecycle
+from wherry.kernel import native
+from wherry.kernel.kinds import Foreseen
+from wherry_shim import keeper, plans, processes, rootfs
 from wherry_shim.errors import (
     ALREADY_EXISTS,
     FAILED_PRECONDITION,
@@ -185,9 +187,9 @@ def test_the_same_exec_again_needs_no_disk(server: Server, bundle: Bundle, monke
     server.call("Start", id="a")
     before = len(os.listdir("/proc/self/fd"))
     compiled = []
-    prepare, known = execute.prepare, execute.known
+    prepare, known = execute.prepare, plans.Ground.plan
     monkeypatch.setattr(execute, "prepare", lambda *given: (compiled.append("prepare"), prepare(*given))[1])
-    monkeypatch.setattr(execute, "known", lambda *given: (compiled.append("known"), known(*given))[1])
+    monkeypatch.setattr(plans.Ground, "plan", lambda *given: (compiled.append("known"), known(*given))[1])
 
     def run(name: str, **more: object) -> None:
         server.call("Exec", id="a", exec_id=name, spec=shell("exit 3"), **more)
@@ -239,6 +241,72 @@ def test_an_exec_of_the_same_kind_needs_no_compiler(server: Server, bundle: Bund
     monitor.close()
     os.close(later.service.containers()[0].init.pidfd)
     later.loop.close()
+
+
+def ground_of(server: Server, id: str = "a") -> plans.Ground:
+    server.loop.step(0)
+    server.loop.step(0)  # nobody is waited for
+    ground = next(one for one in server.service.containers() if one.id == id).plans.stands_on
+    assert ground is not None
+    return ground
+
+
+def leave_a_plan(server: Server, bundle: Bundle) -> None:
+    """By a container of the kind of `bundle`, which goes."""
+    make(server, bundle, "before")
+    server.call("Start", id="before")
+    server.call("Exec", id="before", exec_id="e", spec=shell("exit 3"))
+    server.call("Start", id="before", exec_id="e")
+    time.sleep(processes.KEEP_S)
+    server.loop.step(0)
+    for method, words in (("Kill", {"signal": 9}), ("Wait", {}), ("Delete", {})):
+        server.call(method, id="before", **words)
+
+
+def test_a_first_exec_opens_nothing_of_its_container(server: Server, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that brings to the name of a plan was read behind the answer to its Start."""
+    leave_a_plan(server, bundle)
+    make(server, bundle)
+    server.call("Start", id="a")
+    ground = ground_of(server)
+    before = len(os.listdir("/proc/self/fd"))
+    for where, name in ((execute, "prepare"), (execute, "known"), (lifecycle, "opened"), (native, "facts_key")):
+        monkeypatch.setattr(where, name, lambda *_, name=name: pytest.fail(name))
+    server.call("Exec", id="a", exec_id="e", spec=shell("exit 4"))
+    server.call("Start", id="a", exec_id="e")
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 4
+    server.call("Delete", id="a", exec_id="e")
+    assert ground_of(server) is ground
+    assert len(os.listdir("/proc/self/fd")) == before + 1  # the plan
+    monkeypatch.undo()
+    for method, words in (("Kill", {"signal": 9}), ("Wait", {}), ("Delete", {})):
+        server.call(method, id="a", **words)
+
+
+@pytest.mark.parametrize("change", ["namespace", "facts", "own plans"])
+def test_what_was_foreseen_is_not_taken_where_it_holds_no_more(
+    server: Server, bundle: Bundle, place: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.process["capabilities"][kind] = [*bundle.process["capabilities"][kind], "CAP_SYS_ADMIN"]
+    bundle.rootfs.joinpath("go").unlink(missing_ok=True)
+    make(server, bundle.without_namespace("ipc").shell("until test -e /go; do sleep 0.02; done; exec /bin/busybox unshare -i sleep 1000"))
+    server.call("Start", id="a")
+    ground, (container,) = ground_of(server), server.service.containers()
+    if change == "namespace":
+        bundle.rootfs.joinpath("go").touch()
+        server.until(lambda: os.readlink(f"/proc/{container.init.pid}/ns/ipc") != os.readlink("/proc/self/ns/ipc"))
+    elif change == "facts":
+        key = native.facts_key()
+        monkeypatch.setattr(native, "facts_key", lambda: key[::-1])
+        server.service.facts.look()
+    else:
+        (place / "root" / "ns" / "a" / "@plans").mkdir()
+    monkeypatch.setattr(Foreseen, "plan", lambda one, *_: None if one is not ground._foreseen else pytest.fail("from what was foreseen"))
+    server.call("Exec", id="a", exec_id="e", spec=shell("exit 5"))
+    server.call("Start", id="a", exec_id="e")
+    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 5
+    assert (ground_of(server) is ground) == (change == "own plans")
 
 
 def test_signals(server: Server, bundle: Bundle) -> None:

@@ -210,7 +210,7 @@ def test_a_rehearsal_is_an_exec() -> None:
     try:
         for _ in range(2):
             assert one.execute() == 0
-        assert one.topics == ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"] * 2
+        assert one.topics == ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"] * 4
     finally:
         one.close()
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What names the plan of an exec in all containers of a kind, for who compiles it: what is filled in, the front and native.exec_plan() know by themselves."""
+"""What names the plan of an exec in all containers of a kind: for who compiles it, and for who knows the container before the exec. Otherwise what is
+filled in, the front and native.exec_plan() know by themselves."""
+
+import posix
 
 from wherry._native import ffi, lib
-from wherry.kernel.native import BLANK, Container, Pattern, _check
+from wherry.kernel.native import BLANK, Container, Pattern, _bytes, _check, _loaded
 
-_NAMESPACES = ("user", "mnt", "pid", "net", "cgroup", "uts", "ipc", "time")
+NAMESPACES = ("user", "mnt", "pid", "net", "cgroup", "uts", "ipc", "time")
+"""By their files in /proc/PID/ns."""
 NOT_ITS = b"@{wherry:--}"
 """In what no exec of the kind may have in its plan. No mark: it is never filled in."""
 
@@ -38,7 +42,7 @@ class Kind(Pattern):
     @property
     def namespaces(self) -> list[str]:
         """Those of init that are not ours, by their files in /proc/PID/ns."""
-        relations = zip(_NAMESPACES, self._read.kind.relations, strict=True)
+        relations = zip(NAMESPACES, self._read.kind.relations, strict=True)
         return [name for name, relation in relations if relation == lib.HOST_OTHER_NAMESPACE]
 
     def config(self) -> bytes:
@@ -51,3 +55,26 @@ class Kind(Pattern):
     def text(self) -> bytes:
         """With a mark in each blank."""
         return self.marked(1 + self.cgroups + len(self._own))
+
+
+class Foreseen:
+    """The kind of one container, without the process.json that an exec brings: what is found with it is what native.exec_plan() would find, as long as
+    the facts and the relations of the namespaces are what they were. Nothing of the container is open. OSError where it is of no kind."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, container: Container, facts: str) -> None:
+        found = lib.native_foresee(container.opened, facts.encode())
+        if found == ffi.NULL:
+            raise OSError(95, posix.strerror(95))
+        self._read = ffi.gc(found, lib.native_foreseen_free)
+
+    @property
+    def others(self) -> list[str]:
+        """Of the namespaces of init, those that are not ours."""
+        relations = ffi.new("uint8_t[]", len(NAMESPACES))
+        lib.native_foreseen_relations(self._read, relations)
+        return [name for name, relation in zip(NAMESPACES, relations, strict=True) if relation == lib.HOST_OTHER_NAMESPACE]
+
+    def plan(self, root: str, text: bytes) -> "bytes | None":
+        return _loaded(lib.native_foreseen_plan, self._read, _bytes(root), ffi.from_buffer(text), len(text))
