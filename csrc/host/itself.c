@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 static int take_stdio(const struct host_create *c)
 {
@@ -127,11 +128,44 @@ bool host_exec_stays(const struct host_create *c)
 	return m->by_caller && m->cloned && *m->cloned == m->init && m->rootfs < 0 && !is_asked(c);
 }
 
+/* Which namespaces are those of the plan: a process may leave its own for others. */
+static bool look(const struct host_create *c, bool again)
+{
+	static struct {
+		dev_t device;
+		ino_t number;
+	} seen[2 * HOST_NAMESPACES];
+	const struct wherry_code *code = &c->machine.code;
+	struct stat found;
+	size_t count = 0;
+
+	for (uint32_t step = 0; step < code->steps; step++) {
+		const struct wherry_op_open_namespace *op = (const void *)code->step[step];
+
+		if (op->op.code != OP_OPEN_NAMESPACE)
+			continue;
+		if (count == WHERRY_LENGTH(seen) || stat(wherry_text(code, op->path), &found) < 0)
+			return false;
+		if (again && (seen[count].device != found.st_dev || seen[count].number != found.st_ino))
+			return false;
+		seen[count].device = found.st_dev;
+		seen[count++].number = found.st_ino;
+	}
+	return true;
+}
+
+bool host_exec_stay(const struct host_create *c)
+{
+	return look(c, false);
+}
+
 int host_exec_again(struct host_create *c, const int stdio[3])
 {
 	struct wherry_machine *m = &c->machine;
 	int result;
 
+	if (!look(c, true))
+		return host_refuse(c, m->current, WHERRY_CALL_SETNS, ESTALE, 0);
 	wherry_close(&m->init_pidfd);
 	m->init = 0;
 	c->deadline = host_now_ms() + host_deadline_ms(&c->request);

@@ -263,7 +263,7 @@ static void stand_by(const struct helper_ends *ends)
 
 	if (strlen(ends->name) == sizeof(title) - 1)
 		memcpy(ends->name, title, sizeof(title));
-	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0)
+	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0 || !host_exec_stay(&create))
 		return;
 	wherry_close(&null);
 	while (let_go() == 0 && await_word(ends->monitor) == MONITOR_EXEC) {
