@@ -154,9 +154,10 @@ static bool look(const struct host_create *c, bool again)
 	return true;
 }
 
-bool host_exec_stay(const struct host_create *c)
+/* Forty calls, and 0.06 ms: now nobody waits for them. */
+bool host_exec_stay(struct host_create *c)
 {
-	return look(c, false);
+	return look(c, false) && wherry_bound_itself(&c->machine) == 0;
 }
 
 int host_exec_again(struct host_create *c, const int stdio[3])

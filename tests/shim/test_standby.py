@@ -67,6 +67,29 @@ def test_it_makes_the_next_one(server: Server, staying: int) -> None:
     wait_for_end(standing(server), 5)  # a second
 
 
+def picture(pid: int) -> dict[str, object]:
+    """All of a process that a runtime decides."""
+    lines = re.findall(r"(?m)^(?:Umask|Uid|Gid|Groups|Sig(?:Blk|Ign|Cgt)|Cap|NoNewPrivs|Seccomp|Cpus_allowed|Threads|CoreDumping).*", Path(f"/proc/{pid}/status").read_text())
+    files = {name: Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cgroup", "limits", "oom_score_adj", "environ", "cmdline", "mountinfo")}
+    links = {name: os.readlink(f"/proc/{pid}/{name}") for name in ("cwd", "root", *(f"ns/{kind}" for kind in os.listdir(f"/proc/{pid}/ns")))}
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    return {"status": lines, **files, **links, "parent": parent, "open": sorted(os.listdir(f"/proc/{pid}/fd"))}
+
+
+def test_what_it_makes_is_what_any_other_makes(server: Server, staying: int) -> None:
+    pids = []
+    for exec_id in ("e", "f", "g"):  # a helper that goes on and stays, then what has stayed, twice
+        server.call("Exec", id="a", exec_id=exec_id, spec=spec("/bin/sleep", "100"))
+        pids.append(server.call("Start", id="a", exec_id=exec_id)["pid"])
+        server.loop.step(0)
+        server.until(lambda: standing(server) not in (0, staying))
+    pictures = [picture(pid) for pid in pids]
+    assert pictures[0] == pictures[1] == pictures[2]
+    assert pictures[0]["open"] == ["0", "1", "2"]
+    mask = next(line for line in pictures[0]["status"] if line.startswith("CapBnd"))  # type: ignore[attr-defined]
+    assert mask in Path(f"/proc/{standing(server)}/status").read_text()
+
+
 def test_what_it_holds_while_it_waits(server: Server, staying: int, place: Path) -> None:
     os.mkfifo(place / "out")
     reader = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
