@@ -291,11 +291,13 @@ static int open_descriptors(void)
 /* Init has no step, so it ends at once; it is our parent's child. */
 static void clone_child(void)
 {
+	static const struct wherry_plan plan;
 	struct wherry_machine *m = build_begin();
 	struct wherry_op_clone op = { .flags = CLONE_NEWNS | CLONE_FS, .into_cgroup = WHERRY_NO_REGISTER };
 	int before = open_descriptors();
 	struct pollfd ended;
 
+	m->code.plan = &plan;
 	CHECK_EQUAL(op_clone(m, &op), -EINVAL); /* the two exclude each other */
 	CHECK_EQUAL(m->failed_call, WHERRY_CALL_CLONE);
 	CHECK_EQUAL(open_descriptors(), before);
