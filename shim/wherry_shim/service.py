@@ -306,6 +306,8 @@ class Service(Keeper):
         process = container.execs[exec_id] = Process(container, exec_id, container.next_number(), _names(request), spec)
         process.adopts = bool(request.get("adopts"))  # of callers in this process: no message has it
         self.emit("/tasks/exec-added", {"container_id": container.id, "exec_id": exec_id})
+        if container.plans.stands_on is None:  # it was started before this server was
+            self.loop.afterwards(lambda: container.plans.foresee(container, self.facts))
         return {}
 
     # ---- to a process
