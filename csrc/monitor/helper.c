@@ -255,12 +255,24 @@ static int let_go(void)
 	return 0;
 }
 
+/* What it does to stay takes 0.1 ms, and whoever has asked for the exec, and what was executed, may be waiting for this processor: they come first,
+ * unless the next request is there already. */
+static void give_way(int monitor)
+{
+	enum { AWAY_MS = 2 };
+	struct pollfd item = { .fd = monitor, .events = POLLIN };
+
+	poll(&item, 1, AWAY_MS);
+}
+
 /* The plan, the namespaces and the tasks files are there. Whatever is not as it should be ends it: the next exec has a helper of its own. */
 static void stand_by(const struct helper_ends *ends)
 {
 	static const char title[] = "wherry-standby"; /* as long as "wherry-monitor" */
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), result;
+	int null, result;
 
+	give_way(ends->monitor);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (strlen(ends->name) == sizeof(title) - 1)
 		memcpy(ends->name, title, sizeof(title));
 	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0 || !host_exec_stay(&create))
