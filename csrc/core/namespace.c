@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 /* ---- joining ----------------------------------------------------------------------------------------------------------- */
 
@@ -28,6 +29,7 @@ int op_open_namespace(struct wherry_machine *m, const struct wherry_op_open_name
 {
 	/* whatever stands at that path, opening it must not wait for it */
 	cleanup_fd int fd = TEMP_FAILURE_RETRY(open(wherry_text(&m->code, op->path), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+	struct stat found;
 	int type;
 
 	if (fd < 0)
@@ -37,6 +39,8 @@ int op_open_namespace(struct wherry_machine *m, const struct wherry_op_open_name
 		return wherry_fail_errno(m, WHERRY_CALL_NS_TYPE);
 	if (type < 0 || (uint32_t)type != op->type)
 		return wherry_fail(m, WHERRY_CALL_NS_TYPE, WHERRY_WRONG_NAMESPACE_TYPE);
+	if (m->cloned && fstat(fd, &found) == 0)
+		m->opened[op->out] = (struct wherry_namespace){ found.st_dev, found.st_ino };
 	wherry_set_register(m, op->out, wherry_steal(&fd));
 	return 0;
 }

@@ -27,6 +27,11 @@ struct wherry_code {
 
 enum { WHERRY_CALLERS = 6 };
 
+struct wherry_namespace {
+	dev_t device;
+	ino_t number;
+};
+
 /* Everything one executor knows. One per process, static storage. */
 struct wherry_machine {
 	struct wherry_code code;
@@ -55,6 +60,7 @@ struct wherry_machine {
 	bool by_caller;                            /* there is no launcher: the caller clones init itself, and knows of it at once */
 	int callers[WHERRY_CALLERS];               /* init, where by_caller: the caller's descriptors, which are not ours; -1 = none */
 	pid_t *cloned;                             /* by_caller, shared memory: init's pid is there before init runs, and it is a child of the caller's parent; or NULL */
+	struct wherry_namespace opened[WHERRY_MAX_REGISTERS]; /* with `cloned`: what the plan has had opened, by the register */
 	bool bounded;                              /* init: OP_BOUNDING was done before the clone */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 };
