@@ -6,7 +6,6 @@
  */
 #include "parts.h"
 
-#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -76,14 +75,12 @@ static int take_failure(struct wherry_machine *m, const struct wherry_message *f
  * host_await_execution(). An end without it is init's: then no program was executed. */
 static int await_publication(struct host_create *c)
 {
-	struct pollfd item = { .fd = c->execution };
 	struct wherry_message message;
+	int result = host_await_pipe(c, 0);
 	ssize_t size;
 
-	while (poll(&item, 1, host_time_left(c)) < 0 && errno == EINTR)
-		;
-	if (!item.revents)
-		return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
+	if (result < 0)
+		return result;
 	size = read(c->execution, &message, sizeof(message));
 	if (size == 0)
 		return host_report_death(c);

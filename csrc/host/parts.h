@@ -93,12 +93,12 @@ int host_answer(struct host_create *c, uint32_t step, int result);
 int host_fail(struct host_create *c, uint32_t step, int result); /* returns `result` */
 int host_refuse(struct host_create *c, uint32_t step, enum wherry_call call, int error, uint64_t value); /* the same with a refusal of ours */
 int host_report_death(struct host_create *c);    /* init, or before it the launcher, has ended without a word */
-int host_time_left(const struct host_create *c); /* ms to the deadline */
 static inline uint32_t host_deadline_ms(const struct host_request *request)
 {
 	return request->deadline_ms ? request->deadline_ms : 120 * 1000;
 }
 int host_open_execution(struct host_create *c);  /* exec: both of init's fifos are the writing end of one pipe ... */
+int host_await_pipe(struct host_create *c, short events); /* until something has come through it (POLLIN), or its end has (0); the deadline is a refusal */
 int host_await_execution(struct host_create *c); /* ... and this reads it: what failed behind the commit, or its end */
 int host_exec_end(struct host_create *c, int result); /* waits for it, and undoes what failed */
 void host_await_settled(struct host_create *c);  /* after the commit: until init has closed what it needs no more, and the launcher has ended */

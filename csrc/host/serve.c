@@ -191,7 +191,7 @@ static int take_message(struct host_create *c)
 
 /* ---- waiting ------------------------------------------------------------------------------------------------------------------ */
 
-int host_time_left(const struct host_create *c)
+static int time_left(const struct host_create *c)
 {
 	int64_t left = c->deadline - host_now_ms();
 
@@ -203,7 +203,7 @@ static int await_message(struct host_create *c)
 {
 	for (;;) {
 		struct pollfd item[2] = { { .fd = c->machine.caller, .events = POLLIN }, { .fd = c->machine.init_pidfd, .events = POLLIN } };
-		int left = host_time_left(c), ready;
+		int left = time_left(c), ready;
 
 		if (c->machine.init_pidfd < 0)
 			item[1].fd = c->launcher_pidfd; /* once init exists, the launcher may go when it likes */
@@ -229,15 +229,21 @@ int host_serve(struct host_create *c)
 	return result;
 }
 
+int host_await_pipe(struct host_create *c, short events)
+{
+	struct pollfd item = { .fd = c->execution, .events = events };
+
+	while (poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
+		;
+	return item.revents ? 0 : host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
+}
+
 int host_await_execution(struct host_create *c)
 {
-	struct pollfd item = { .fd = c->execution, .events = POLLIN };
-	int got;
+	int got = host_await_pipe(c, POLLIN);
 
-	while (poll(&item, 1, host_time_left(c)) < 0 && errno == EINTR)
-		;
-	if (!item.revents)
-		return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
+	if (got < 0)
+		return got;
 	got = host_read_result(c->execution, &c->failure);
 	if (got == 1)
 		return -c->failure.error;
@@ -251,10 +257,10 @@ void host_await_settled(struct host_create *c)
 	struct pollfd item = { .fd = c->machine.caller, .events = POLLIN };
 	int status;
 
-	while (item.fd >= 0 && poll(&item, 1, host_time_left(c)) < 0 && errno == EINTR)
+	while (item.fd >= 0 && poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
 		;
 	if (c->launcher_pidfd >= 0)
-		wherry_wait_child(c->launcher, c->launcher_pidfd, host_time_left(c), &status);
+		wherry_wait_child(c->launcher, c->launcher_pidfd, time_left(c), &status);
 	wherry_close(&c->launcher_pidfd);
 	wherry_close(&c->machine.caller);
 }

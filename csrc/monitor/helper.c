@@ -273,11 +273,11 @@ static void stand_by(const struct helper_ends *ends)
 
 	give_way(ends->monitor);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (strlen(ends->name) == sizeof(title) - 1)
-		memcpy(ends->name, title, sizeof(title));
 	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0 || !host_exec_stay(&create))
 		return;
 	wherry_close(&null);
+	if (strlen(ends->name) == sizeof(title) - 1) /* now, for who looks it up by that */
+		memcpy(ends->name, title, sizeof(title));
 	while (let_go() == 0 && await_word(ends->monitor) == MONITOR_EXEC) {
 		const uint32_t process = message.head.process;
 

@@ -216,12 +216,18 @@ static int join_what_is_not_there(void)
 	return create.failure.step == 1 && create.failure.call == WHERRY_CALL_OPEN ? 0 : 2;
 }
 
+/* Who was cloned and has failed is reaped. */
+static bool is_alone(void)
+{
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD;
+}
+
 static int execute_what_is_not_there(void)
 {
 	plan_exec((const char *const[]){ "/no/such/program", NULL });
 	if (host_exec(&create, &request) >= 0 || create.failure.call != WHERRY_CALL_LOOKUP)
 		return 1;
-	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 2;
+	return is_alone() ? 0 : 2;
 }
 
 static void failures_without_a_launcher(void)
@@ -257,7 +263,7 @@ static int fail_before_the_publication(void)
 		return 1;
 	if (create.failure.call != WHERRY_CALL_LOOKUP || create.failure.step != plan.count - 3)
 		return 2;
-	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
+	return is_alone() ? 0 : 3;
 }
 
 static int fail_behind_it(void)
@@ -270,7 +276,7 @@ static int fail_behind_it(void)
 	plan_silent((const char *const[]){ script, NULL });
 	if (host_exec(&create, &request) != -ENOENT || create.failure.call != WHERRY_CALL_EXECVE || create.failure.step != plan.count - 1)
 		return 2;
-	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
+	return is_alone() ? 0 : 3;
 }
 
 /* A filter that kills at the next call: init has told nobody of itself. */
@@ -310,7 +316,7 @@ static int find_the_target_ended(void)
 	plan_silent((const char *const[]){ "/bin/true", NULL });
 	if (host_exec(&create, &request) != -ESRCH)
 		return 2;
-	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
+	return is_alone() ? 0 : 3;
 }
 
 static void nobody_is_asked(void)

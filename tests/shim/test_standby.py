@@ -90,13 +90,22 @@ def test_what_it_makes_is_what_any_other_makes(server: Server, staying: int) -> 
     assert mask in Path(f"/proc/{standing(server)}/status").read_text()
 
 
+def held(pid: int) -> list[str]:
+    """What its descriptors lead to; looked at again where it was just closing one."""
+    while True:
+        try:
+            return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+        except FileNotFoundError:
+            assert alive(pid)
+
+
 def test_what_it_holds_while_it_waits(server: Server, staying: int, place: Path) -> None:
     os.mkfifo(place / "out")
     reader = os.open(place / "out", os.O_RDONLY | os.O_NONBLOCK)
     run(server, "with-output", stdout=str(place / "out"))
     server.until(lambda: standing(server) == staying and alive(staying))
-    server.until(lambda: len([word for word in os.listdir(f"/proc/{staying}/fd") if os.readlink(f"/proc/{staying}/fd/{word}") == "/dev/null"]) == 4)
-    names = [os.readlink(f"/proc/{staying}/fd/{number}") for number in os.listdir(f"/proc/{staying}/fd")]
+    server.until(lambda: held(staying).count("/dev/null") == 4)
+    names = held(staying)
     os.close(reader)
     kinds = Counter(re.sub(r"[0-9]|^/sys/fs/cgroup/.*(?=/tasks$)|^/.*(?=/lock)", "", name) for name in names)
     assert kinds.pop("/dev/null") == 4

@@ -117,10 +117,18 @@ def keep(root: str, cached: native.Pattern, plan: bytes, pattern: "Callable[[], 
     if not first and (shared := pattern()):
         native.cache_store(root, cached.pattern, shared)
     elif native.cache_store(root, cached.exact, plan) and first:
-        try:
-            posix.close(posix.open(asked, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))
-        except OSError:
-            return  # the next one is the first one, then
+        ask_for(asked)
+
+
+def ask_for(pattern: str) -> bool:
+    """Leaves an empty file in a pattern's place, so that the next one of its kind makes it. False: this is that one."""
+    try:
+        posix.close(posix.open(pattern, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    except OSError:  # there is no such directory yet: the next one is the first one, then
+        pass
+    return True
 
 
 class Compilation:

@@ -2,9 +2,7 @@
 """Leaves the plan of an exec to the next one like it, which the front answers (csrc/program/exec.c): for all containers of this one's kind, among
 the plans of creates; or, where this one is not like others, in its directory."""
 
-import posix
-
-from wherry.container.create import keep, listen_environment
+from wherry.container.create import ask_for, keep, listen_environment
 from wherry.container.execute import _FILES, ExecOptions, cgroups_of, compile_plan, has_keyring, named, process_of, target_of
 from wherry.container.hooks import config_copy
 from wherry.errors import WherryError
@@ -49,7 +47,7 @@ def _of_kind(container: Container, text: bytes, options: ExecOptions, key: str, 
         kind = Kind(container, config, text, options.process is not None, key)
     except OSError:
         return False
-    if soon and _is_first(f"{options.root}/@plans/{kind.pattern}"):
+    if soon and ask_for(f"{options.root}/@plans/{kind.pattern}"):
         return False
     target = _marked_target(container, kind)
     if container.damage or native.BLANK in config or native.BLANK in text or target is None:
@@ -58,17 +56,6 @@ def _of_kind(container: Container, text: bytes, options: ExecOptions, key: str, 
     marked = with_marks(options, kind.text())
     shared = compile_plan(document, process_of(document, marked), target, marked)
     return NOT_ITS not in shared and key.encode() in shared and native.cache_store(options.root, kind.pattern, shared)
-
-
-def _is_first(asked: str) -> bool:
-    """Leaves an empty file under the name of its pattern."""
-    try:
-        posix.close(posix.open(asked, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return False
-    except OSError:  # there are no plans at all
-        return True
-    return True
 
 
 def _marked_target(container: Container, kind: Kind) -> "Target | None":
