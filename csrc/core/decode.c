@@ -70,6 +70,7 @@ static const struct layout layouts[OP_COUNT_PLUS_1] = {
 	HOST(OP_CGROUP_CHOWN, wherry_op_cgroup_chown, F(wherry_op_cgroup_chown, LIST, files), F(wherry_op_cgroup_chown, REGISTER, directory)),
 	HOST(OP_OPEN_TASKS, wherry_op_open_tasks, F(wherry_op_open_tasks, TEXT, file), F(wherry_op_open_tasks, OPTIONAL_REGISTER, directory),
 	     F(wherry_op_open_tasks, REGISTER, out)),
+	OP(OP_OPEN_TARGET, wherry_op_open_target, BEFORE_LAUNCH, 0, 0, F(wherry_op_open_target, REGISTER, out)),
 	OP(OP_LAUNCH, wherry_op_launch, BEFORE_LAUNCH, 0, 0, NOTHING),
 
 	EARLY(OP_OOM_SCORE_ADJ, wherry_op_oom_score_adj, NOTHING),

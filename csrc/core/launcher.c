@@ -301,7 +301,7 @@ static int join(struct wherry_machine *m, uint32_t step)
 	const struct wherry_op_join *op = (const void *)m->code.step[step];
 	int error = hide(m);
 
-	if (!error && op->type == CLONE_NEWUSER && wherry_last_served(&m->code))
+	if (!error && op->type & CLONE_NEWUSER && wherry_last_served(&m->code))
 		error = leave_server(m);
 	return error ? error : wherry_run_step(m, step);
 }

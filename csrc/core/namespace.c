@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 /* ---- joining ----------------------------------------------------------------------------------------------------------- */
 
@@ -29,7 +28,6 @@ int op_open_namespace(struct wherry_machine *m, const struct wherry_op_open_name
 {
 	/* whatever stands at that path, opening it must not wait for it */
 	cleanup_fd int fd = TEMP_FAILURE_RETRY(open(wherry_text(&m->code, op->path), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-	struct stat found;
 	int type;
 
 	if (fd < 0)
@@ -39,20 +37,19 @@ int op_open_namespace(struct wherry_machine *m, const struct wherry_op_open_name
 		return wherry_fail_errno(m, WHERRY_CALL_NS_TYPE);
 	if (type < 0 || (uint32_t)type != op->type)
 		return wherry_fail(m, WHERRY_CALL_NS_TYPE, WHERRY_WRONG_NAMESPACE_TYPE);
-	if (m->cloned && fstat(fd, &found) == 0)
-		m->opened[op->out] = (struct wherry_namespace){ found.st_dev, found.st_ino };
 	wherry_set_register(m, op->out, wherry_steal(&fd));
 	return 0;
 }
 
 int op_join(struct wherry_machine *m, const struct wherry_op_join *op)
 {
-	if (m->executor == WHERRY_LAUNCHER && op->type == CLONE_NEWUSER && op->root_uid != UINT32_MAX && op->root_gid != UINT32_MAX)
+	if (m->executor == WHERRY_LAUNCHER && op->type & CLONE_NEWUSER && op->root_uid != UINT32_MAX && op->root_gid != UINT32_MAX)
 		wherry_give_pipes(op->root_uid, op->root_gid); /* now: from there, what is root's here is nobody's */
 	if (setns(m->registers[op->from], (int)op->type) < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SETNS);
-	wherry_set_register(m, op->from, -1);
-	if (op->type != CLONE_NEWNS)
+	if (!op->keep)
+		wherry_set_register(m, op->from, -1);
+	if (!(op->type & CLONE_NEWNS))
 		return 0;
 	/* setns has made "/" the root of the namespace: an exec's, and in a create that until the rootfs is attached */
 	wherry_close(&m->rootfs);

@@ -6,9 +6,9 @@
  */
 #include "parts.h"
 
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 static int take_stdio(const struct host_create *c)
 {
@@ -117,30 +117,35 @@ int host_launch_itself(struct wherry_machine *m)
 
 /* ---- once more ------------------------------------------------------------------------------------------------------------ */
 
+/* By path: then what is joined again would have to be opened and looked at again. */
+static bool joins_by_path(const struct wherry_code *code)
+{
+	for (uint32_t step = 0; step < code->steps; step++)
+		if (code->step[step]->code == OP_OPEN_NAMESPACE)
+			return true;
+	return false;
+}
+
 /* A root directory would be the container's. */
 bool host_exec_stays(const struct host_create *c)
 {
 	const struct wherry_machine *m = &c->machine;
 
-	return m->by_caller && m->cloned && *m->cloned == m->init && m->rootfs < 0 && !is_asked(c);
+	return m->by_caller && m->cloned && *m->cloned == m->init && m->rootfs < 0 && !is_asked(c) && !joins_by_path(&m->code);
 }
 
-/* Are the plan's namespaces those that were opened for it? A process may leave its own for others. */
-static bool stands(const struct wherry_machine *m)
+/* A process may leave its namespaces for others: those that it has now. */
+static int join_anew(struct host_create *c)
 {
-	const struct wherry_code *code = &m->code;
-	struct stat found;
+	const struct wherry_code *code = &c->machine.code;
 
 	for (uint32_t step = 0; step < code->steps; step++) {
-		const struct wherry_op_open_namespace *op = (const void *)code->step[step];
+		const struct wherry_op_join *op = (const void *)code->step[step];
 
-		if (op->op.code != OP_OPEN_NAMESPACE)
-			continue;
-		if (stat(wherry_text(code, op->path), &found) < 0 || m->opened[op->out].device != found.st_dev ||
-		    m->opened[op->out].number != found.st_ino)
-			return false;
+		if (op->op.code == OP_JOIN && op->op.executor == WHERRY_LAUNCHER && setns(c->request.target, (int)op->type) < 0)
+			return host_refuse(c, step, WHERRY_CALL_SETNS, errno, 0);
 	}
-	return true;
+	return 0;
 }
 
 /* Forty calls, and 0.06 ms: now nobody waits for them. */
@@ -152,10 +157,10 @@ bool host_exec_stay(struct host_create *c)
 int host_exec_again(struct host_create *c, const int stdio[3])
 {
 	struct wherry_machine *m = &c->machine;
-	int result;
+	int result = join_anew(c);
 
-	if (!stands(m))
-		return host_refuse(c, m->current, WHERRY_CALL_SETNS, ESTALE, 0);
+	if (result < 0)
+		return result;
 	wherry_close(&m->init_pidfd);
 	m->init = 0;
 	c->deadline = host_now_ms() + host_deadline_ms(&c->request);

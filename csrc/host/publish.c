@@ -174,7 +174,19 @@ static int hand_over_pidfd(struct host_create *c)
 	return result;
 }
 
-/* The namespaces were opened by init's number: while it lives, the number was nobody else's. */
+/* Our own stays ours: it is closed by who gave it to us. */
+int op_open_target(struct wherry_machine *m, const struct wherry_op_open_target *op)
+{
+	int fd;
+
+	if (!(m->code.plan->flags & WHERRY_PLAN_EXEC))
+		return wherry_fail(m, WHERRY_CALL_NONE, WHERRY_BAD_PLAN);
+	fd = fcntl(host_of(m)->request.target, F_DUPFD_CLOEXEC, 0);
+	wherry_set_register(m, op->out, fd);
+	return fd < 0 ? wherry_fail_errno(m, WHERRY_CALL_DUP) : 0;
+}
+
+/* What comes into its pid namespace ends with it. Where namespaces were opened by its number: while it lives, that was nobody else's. */
 int host_check_target(const struct host_create *c)
 {
 	struct pollfd item = { .fd = c->request.target, .events = POLLIN };

@@ -81,6 +81,7 @@ static int pause_for_interlude(struct wherry_machine *m, const struct wherry_op 
 	X(OP_CGROUP_DEVICES, op_cgroup_devices) \
 	X(OP_CGROUP_CHOWN, op_cgroup_chown) \
 	X(OP_OPEN_TASKS, op_open_tasks) \
+	X(OP_OPEN_TARGET, op_open_target) \
 	X(OP_LAUNCH, op_launch) \
 	X(OP_HOOK, run_hook) \
 	X(OP_NETWORK_DEVICES, pause_for_interlude) \

@@ -47,6 +47,7 @@ static void add_host_steps(struct planmaker *p)
 	tasks->file = plan_text(p, "/sys/fs/cgroup/pids/one/tasks");
 	tasks->directory = WHERRY_NO_REGISTER;
 	tasks->out = 1;
+	CALLER_OP(OP_OPEN_TARGET, wherry_op_open_target)->out = 1;
 	CALLER_OP(OP_LAUNCH, wherry_op_launch);
 }
 

@@ -24,7 +24,8 @@ static struct planmaker plan;
 static struct host_create create;
 static char directory[64], pid_file[80], script[80];
 static struct host_request request;
-static const char *mounts = "/proc/self/ns/mnt"; /* the namespace that is joined */
+static const char *by_path; /* the mount namespace is joined by it, and not by the target */
+static uint32_t before;     /* CLONE_NEW* that is joined before the clone */
 
 static void bed_begin(void)
 {
@@ -49,23 +50,37 @@ static void bed_end(void)
 	CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
 }
 
-/* Our own mount namespace, joined as a container's would be: that makes "/" the root that programs are looked up in. */
+static struct wherry_op_join *add_join(enum wherry_executor executor, uint32_t type)
+{
+	struct wherry_op_join *join = PLAN_ADD(&plan, OP_JOIN, executor, wherry_op_join);
+
+	join->type = type;
+	join->from = 0;
+	return join;
+}
+
+/* The target's mount namespace, which is our own but for a test that says otherwise: that makes "/" the root that programs are looked up in. */
 static void plan_exec(const char *const arguments[])
 {
 	struct wherry_op_open_namespace *open;
 	struct wherry_op_program *program;
-	struct wherry_op_join *join;
 
 	plan_begin(&plan);
+	plan.registers = 1;
+	plan.inherited = !by_path;
+	if (!by_path)
+		PLAN_ADD(&plan, OP_OPEN_TARGET, WHERRY_CALLER, wherry_op_open_target)->out = 0;
 	PLAN_ADD(&plan, OP_LAUNCH, WHERRY_CALLER, wherry_op_launch);
-	open = PLAN_ADD(&plan, OP_OPEN_NAMESPACE, WHERRY_LAUNCHER, wherry_op_open_namespace);
-	open->path = plan_text(&plan, mounts);
-	open->type = CLONE_NEWNS;
-	open->out = plan.registers++;
+	if (by_path) {
+		open = PLAN_ADD(&plan, OP_OPEN_NAMESPACE, WHERRY_LAUNCHER, wherry_op_open_namespace);
+		open->path = plan_text(&plan, by_path);
+		open->type = CLONE_NEWNS;
+		open->out = 0;
+	}
+	if (before)
+		add_join(WHERRY_LAUNCHER, before)->keep = 1;
 	PLAN_ADD(&plan, OP_CLONE, WHERRY_LAUNCHER, wherry_op_clone)->into_cgroup = WHERRY_NO_REGISTER;
-	join = PLAN_ADD(&plan, OP_JOIN, WHERRY_INIT, wherry_op_join);
-	join->type = CLONE_NEWNS;
-	join->from = open->out;
+	add_join(WHERRY_INIT, CLONE_NEWNS);
 	program = PLAN_ADD(&plan, OP_PROGRAM, WHERRY_INIT, wherry_op_program);
 	program->arguments = plan_list(&plan, arguments);
 	PLAN_ADD(&plan, OP_PUBLISH, WHERRY_CALLER, wherry_op_publish);
@@ -209,11 +224,28 @@ static void what_is_the_helpers_own(void)
 
 static int join_what_is_not_there(void)
 {
-	mounts = "/no/such/namespace";
+	by_path = "/no/such/namespace";
 	plan_exec((const char *const[]){ "/bin/true", NULL });
 	if (host_exec(&create, &request) != -ENOENT)
 		return 1;
 	return create.failure.step == 1 && create.failure.call == WHERRY_CALL_OPEN ? 0 : 2;
+}
+
+/* Before the clone: the target's end shows where it is joined. */
+static int join_who_has_ended(void)
+{
+	pid_t child = fork();
+
+	if (!child)
+		_exit(0);
+	request.target = sys_pidfd_open(child, 0);
+	if (waitpid(child, NULL, 0) != child)
+		return 1;
+	before = CLONE_NEWUTS;
+	plan_exec((const char *const[]){ "/bin/true", NULL });
+	if (host_exec(&create, &request) != -ESRCH)
+		return 2;
+	return create.failure.step == 2 && create.failure.call == WHERRY_CALL_SETNS ? 0 : 3;
 }
 
 /* Who was cloned and has failed is reaped. */
@@ -235,6 +267,7 @@ static void failures_without_a_launcher(void)
 	NEEDS_ROOT();
 	bed_begin();
 	CHECK_EQUAL(in_a_helper(join_what_is_not_there), 0);
+	CHECK_EQUAL(in_a_helper(join_who_has_ended), 0);
 	CHECK_EQUAL(in_a_helper(execute_what_is_not_there), 0);
 	bed_end();
 }
@@ -368,32 +401,68 @@ static int make_three(void)
 	return 0;
 }
 
-/* The process whose namespaces the plan names leaves one of them. Its parent is the monitor's part. */
-static int miss_what_has_moved(void)
+/* The container's first process: at our word it leaves two namespaces. Then it may be written to no more. */
+static _Noreturn void be_the_target(int go, int gone)
 {
-	char path[64], byte;
-	int go[2], gone[2], result;
+	char byte;
+
+	if (read(go, &byte, 1) != 1 || unshare(CLONE_NEWNS | CLONE_NEWUTS) < 0 || sethostname("moved", 5) < 0 || write(gone, "", 1) != 1)
+		_exit(1);
+	pause();
+	_exit(0);
+}
+
+/* What the process sees of both. */
+static bool is_like(int fd, pid_t other, const char *name)
+{
+	char path[64], namespace[64] = "", expected[160], got[160] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", other);
+	if (readlink(path, namespace, sizeof(namespace) - 1) < 0)
+		return false;
+	snprintf(expected, sizeof(expected), "%s %s\n", name, namespace);
+	return read(fd, got, sizeof(got) - 1) > 0 && !strcmp(got, expected);
+}
+
+/* Who joins is where the target is now, and nowhere once that has ended. Our parent is the monitor's part. */
+static int follow_what_moves(void)
+{
+	char byte, name[65] = "";
+	int go[2], gone[2], out[2];
 	pid_t other;
 
-	if (pipe2(go, O_CLOEXEC) || pipe2(gone, O_CLOEXEC))
+	if (pipe2(go, O_CLOEXEC) || pipe2(gone, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || gethostname(name, sizeof(name) - 1))
 		return 1;
 	other = fork();
 	if (!other)
-		_exit(read(go[0], &byte, 1) != 1 || unshare(CLONE_NEWNS) < 0 || write(gone[1], "", 1) != 1 || pause() != 0);
-	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", other);
-	mounts = path;
+		be_the_target(go[0], gone[1]);
+	request.target = sys_pidfd_open(other, 0);
+	before = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET;
+	*cloned = 0;
+	request.cloned = cloned;
+	request.stdio[1] = out[1];
+	plan_silent((const char *const[]){ "/bin/sh", "-c", "echo `uname -n` `readlink /proc/self/ns/mnt`; exit 7", NULL });
+	if (host_exec(&create, &request) || !host_exec_stays(&create) || !host_exec_stay(&create) || !is_like(out[0], other, name))
+		return 2;
+	if (write(go[1], "", 1) != 1 || read(gone[0], &byte, 1) != 1)
+		return 3;
+	if (host_exec_again(&create, (const int[3]){ -1, out[1], -1 }) || !is_like(out[0], other, "moved"))
+		return 4;
+	*cloned = 0;
+	kill(other, SIGKILL);
+	waitpid(other, NULL, 0);
+	return host_exec_again(&create, (const int[3]){ -1, -1, -1 }) == -ESRCH && create.failure.call == WHERRY_CALL_SETNS && !*cloned ? 0 : 5;
+}
+
+static int stay_by_path(void)
+{
+	by_path = "/proc/self/ns/mnt";
 	*cloned = 0;
 	request.cloned = cloned;
 	plan_silent((const char *const[]){ "/bin/sh", "-c", "exit 7", NULL });
-	if (host_exec(&create, &request) || !host_exec_stays(&create) || !host_exec_stay(&create))
-		return 2;
-	*cloned = 0;
-	if (write(go[1], "", 1) != 1 || read(gone[0], &byte, 1) != 1)
-		return 3;
-	result = host_exec_again(&create, (const int[3]){ -1, -1, -1 });
-	kill(other, SIGKILL);
-	waitpid(other, NULL, 0);
-	return result == -ESTALE && !*cloned ? 0 : 4;
+	if (host_exec(&create, &request))
+		return 1;
+	return host_exec_stays(&create) ? 2 : 0;
 }
 
 static void who_stays(void)
@@ -405,12 +474,13 @@ static void who_stays(void)
 	cloned = mmap(NULL, sizeof(*cloned), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(cloned != MAP_FAILED);
 	CHECK_EQUAL(in_a_helper(make_three), 0);
-	CHECK_EQUAL(in_a_helper(miss_what_has_moved), 0);
-	for (int i = 0; i < 4; i++) {
+	CHECK_EQUAL(in_a_helper(follow_what_moves), 0);
+	CHECK_EQUAL(in_a_helper(stay_by_path), 0);
+	for (int i = 0; i < 6; i++) {
 		CHECK(waitpid(-1, &status, 0) > 0);
 		count[WIFEXITED(status) ? WEXITSTATUS(status) : 0]++;
 	}
-	CHECK_EQUAL(count[7], 3);
+	CHECK_EQUAL(count[7], 5);
 	CHECK_EQUAL(count[0] + count[255], 1); /* it was killed, or has ended before */
 	munmap(cloned, sizeof(*cloned));
 	bed_end();

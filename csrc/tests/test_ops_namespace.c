@@ -204,10 +204,37 @@ static void join_child(void)
 	CHECK(m->rootfs >= 0 && (fcntl(m->rootfs, F_GETFL) & O_PATH)); /* the root of the one that was joined */
 }
 
+/* Of a process, by its pidfd: several in one step, and once more. */
+static void join_process_child(void)
+{
+	struct wherry_machine *m = build_begin();
+	struct wherry_op_join several = { .type = CLONE_NEWUTS | CLONE_NEWIPC, .from = 1, .keep = 1 };
+	const struct wherry_op_join mounts = { .type = CLONE_NEWNS, .from = 1 };
+	ino_t uts = own_namespace("uts"), ipc = own_namespace("ipc"), net = own_namespace("net"), mnt = own_namespace("mnt");
+	pid_t child;
+
+	m->registers[1] = sys_pidfd_open(getppid(), 0);
+	CHECK_EQUAL(unshare(CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWNS), 0);
+	CHECK_EQUAL(op_join(m, &several), 0);
+	CHECK(own_namespace("uts") == uts && own_namespace("ipc") == ipc && own_namespace("net") != net && own_namespace("mnt") != mnt);
+	CHECK(m->registers[1] >= 0);
+	CHECK_EQUAL(op_join(m, &mounts), 0);
+	CHECK_EQUAL(own_namespace("mnt"), mnt);
+	CHECK_EQUAL(m->registers[1], -1);
+	child = fork();
+	if (!child)
+		_exit(0);
+	m->registers[1] = sys_pidfd_open(child, 0);
+	CHECK_EQUAL(waitpid(child, NULL, 0), child);
+	CHECK_EQUAL(op_join(m, &several), -ESRCH);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_SETNS);
+}
+
 static void joining(void)
 {
 	NEEDS_ROOT();
 	in_child(join_child);
+	in_child(join_process_child);
 }
 
 /* ---- unsharing, time ------------------------------------------------------------------------------------------------------------ */

@@ -116,14 +116,14 @@ def test_two_of_a_kind_by_turns_and_one_that_comes_again(alone: Runtime, runtime
 
 
 def test_a_plan_is_of_this_process(runtime: Runtime, make_bundle: Make) -> None:
-    """It names the init of the container that it was filled for, and of no other; where that has gone there is none."""
+    """Its cgroups are those of the container that it was filled for; where that has gone there is none."""
     containers = [runtime.start_new(one_of_a_kind(make_bundle, name)) for name in ("first", "second")]
     keep(options(containers[0]))
     plans = [known(options(container)) for container in containers]
     for container, other, plan in zip(containers, reversed(containers), plans, strict=True):
         assert plan is not None
         text = json.dumps(Plan(plan).document())
-        assert f"/proc/{container.pid}/ns/" in text and f"/proc/{other.pid}/" not in text
+        assert f"/proc/{container.pid}/" not in text and f"/proc/{other.pid}/" not in text  # it is named by a pidfd alone
         assert container.bundle.linux["cgroupsPath"] in text and other.bundle.linux["cgroupsPath"] not in text
     containers[0].kill("KILL")
     containers[0].wait()

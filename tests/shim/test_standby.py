@@ -110,10 +110,11 @@ def test_what_it_holds_while_it_waits(server: Server, staying: int, place: Path)
     kinds = Counter(re.sub(r"[0-9]|^/sys/fs/cgroup/.*(?=/tasks$)|^/.*(?=/lock)", "", name) for name in names)
     assert kinds.pop("/dev/null") == 4
     assert kinds.pop("socket:[]") == 2  # to the monitor, to the server
-    assert kinds.pop("anon_inode:[pidfd]", 0) + kinds.pop("pidfd:[]", 0) == 1  # the container's first process
+    assert kinds.pop("anon_inode:[pidfd]", 0) + kinds.pop("pidfd:[]", 0) == 2  # the container's first process, and what init joins its mounts by
     own = [name for name in names if re.match("/.*(?<!/tasks)$", name) and not name.startswith(("/dev/null", "/sys/fs/cgroup/"))]
     assert len(own) == 1 and "a" in own[0]  # the monitor's lock
     assert not [name for name in names if name.startswith(("pipe:", "/dev/p", "/memfd"))]
+    assert not [name for name in names if re.match(r"(mnt|net|uts|ipc|pid|cgroup|user|time):\[", name)]
 
 
 def test_it_is_outside(server: Server, staying: int) -> None:
@@ -203,6 +204,32 @@ def test_a_failure_is_told_as_by_any_other(server: Server, bundle: Bundle, stayi
     server.call("Exec", id="a", exec_id="h", spec=spec("/probe.sh"))
     assert "/probe.sh" in server.refused("Start", id="a", exec_id="h").text
     run(server, "third")
+
+
+def test_it_follows_an_init_that_leaves_its_namespaces(server: Server, bundle: Bundle) -> None:
+    """The same helper, by the same plan: an exec is where init is now."""
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.process["capabilities"][kind] = [*bundle.process["capabilities"][kind], "CAP_SYS_ADMIN"]
+    bundle.shell("while ! [ -e /go ]; do sleep 0.05; done; exec /bin/busybox unshare -m -u -i -n sh -c 'hostname moved; exec sleep 1000'").save()
+    server.call("Create", id="a", bundle=str(bundle.path))
+    init = server.call("Start", id="a")["pid"]
+    own = {name: os.readlink(f"/proc/{init}/ns/{name}") for name in ("mnt", "uts", "ipc", "net")}
+
+    def look(exec_id: str) -> dict[str, str]:
+        server.call("Exec", id="a", exec_id=exec_id, spec=spec("/bin/sleep", "100"))
+        pid = server.call("Start", id="a", exec_id=exec_id)["pid"]
+        server.loop.step(0)
+        server.until(lambda: standing(server))
+        return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in own}
+
+    assert look("e") == look("f") == own
+    staying = standing(server)
+    bundle.rootfs.joinpath("go").touch()
+    server.until(lambda: Path(f"/proc/{init}/cmdline").read_bytes() == b"sleep\x001000\x00")
+    now = {name: os.readlink(f"/proc/{init}/ns/{name}") for name in own}
+    assert not set(now.values()) & set(own.values())
+    assert look("g") == now
+    assert standing(server) == staying
 
 
 def test_two_at_once(server: Server, staying: int) -> None:

@@ -27,11 +27,6 @@ struct wherry_code {
 
 enum { WHERRY_CALLERS = 6 };
 
-struct wherry_namespace {
-	dev_t device;
-	ino_t number;
-};
-
 /* Everything one executor knows. One per process, static storage. */
 struct wherry_machine {
 	struct wherry_code code;
@@ -60,7 +55,6 @@ struct wherry_machine {
 	bool by_caller;                            /* there is no launcher: the caller clones init itself, and knows of it at once */
 	int callers[WHERRY_CALLERS];               /* init, where by_caller: the caller's descriptors, which are not ours; -1 = none */
 	pid_t *cloned;                             /* by_caller, shared memory: init's pid is there before init runs, and it is a child of the caller's parent; or NULL */
-	struct wherry_namespace opened[WHERRY_MAX_REGISTERS]; /* with `cloned`: what the plan has had opened, by the register */
 	bool bounded;                              /* init: OP_BOUNDING was done before the clone */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 };
@@ -218,6 +212,7 @@ WHERRY_OP(op_cgroup_write, wherry_op_cgroup_write);
 WHERRY_OP(op_cgroup_devices, wherry_op_cgroup_devices);
 WHERRY_OP(op_cgroup_chown, wherry_op_cgroup_chown);
 WHERRY_OP(op_open_tasks, wherry_op_open_tasks);
+WHERRY_OP(op_open_target, wherry_op_open_target);
 WHERRY_OP(op_launch, wherry_op_launch);
 WHERRY_OP(op_listener, wherry_op_listener);
 WHERRY_OP(op_publish, wherry_op_publish);

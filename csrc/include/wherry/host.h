@@ -103,8 +103,8 @@ int host_launch_itself(struct wherry_machine *m);
 /* May host_exec_again follow? */
 bool host_exec_stays(const struct host_create *c);
 bool host_exec_stay(struct host_create *c); /* then: what it can do before it is asked. False: it may not after all */
-/* One more process by the plan of a host_exec_begin that went well, with other stdio: all that precedes the clone is done. -ESTALE, and nothing is begun:
- * the container's init has left one of its namespaces for another. */
+/* One more process by the plan of a host_exec_begin that went well, with other stdio: of what precedes the clone only the joins are done again, since the
+ * container's init may have left a namespace for another. */
 int host_exec_again(struct host_create *c, const int stdio[3]);
 
 /* Journals what the caller made itself: state of request.extra[index]. */

@@ -92,7 +92,7 @@ enum wherry_opcode {
 	/* the launcher, before clone */
 	OP_OOM_SCORE_ADJ,
 	OP_OPEN_NAMESPACE, /* launcher: open a namespace by path and check its type */
-	OP_JOIN,           /* launcher or init: setns */
+	OP_JOIN,           /* launcher or init: setns, to one namespace, or to several of a process */
 	OP_UNSHARE,        /* launcher (time) or init (cgroup, ...): unshare */
 	OP_TIME_OFFSETS,   /* launcher or init: write /proc/self/timens_offsets */
 	OP_CLONE,          /* launcher: clone3 with CLONE_PARENT; the child is init */
@@ -149,6 +149,7 @@ enum wherry_opcode {
 	OP_CREATE_TREE, /* launcher: a new filesystem, into a register: one whose ids are to be mapped before it is attached */
 	OP_MOUNT_POINT, /* caller: where a rootfs is attached in the caller's own mount namespace: a directory in that of the container, journaled */
 	OP_CHROOT, /* init of an exec: into what is attached there */
+	OP_OPEN_TARGET, /* caller, exec: a pidfd of the container's first process, by which all that it lives in can be joined in one step */
 	OP_COUNT_PLUS_1,
 };
 
@@ -274,6 +275,12 @@ struct wherry_op_launch {
 	struct wherry_op op;
 };
 
+struct wherry_op_open_target {
+	struct wherry_op op;
+	uint16_t out;
+	uint16_t reserved[3];
+};
+
 struct wherry_op_oom_score_adj {
 	struct wherry_op op;
 	int32_t value;
@@ -290,9 +297,9 @@ struct wherry_op_open_namespace {
 
 struct wherry_op_join {
 	struct wherry_op op;
-	uint32_t type;
+	uint32_t type; /* CLONE_NEW*; several where `from` is a pidfd */
 	uint16_t from;
-	uint16_t reserved;
+	uint16_t keep; /* another step joins from it: the register is not emptied */
 	uint32_t root_uid, root_gid; /* a user namespace, by the launcher: who is its root on the host gets our pipes on stdio; -1 = nobody */
 };
 

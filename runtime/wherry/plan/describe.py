@@ -37,7 +37,7 @@ FIELDS = {
     "LAUNCH": "",
     "OOM_SCORE_ADJ": "value",
     "OPEN_NAMESPACE": "path:t type out:r",
-    "JOIN": "type from:r root_uid root_gid",
+    "JOIN": "type from:r keep root_uid root_gid",
     "UNSHARE": "flags",
     "TIME_OFFSETS": "lines:t",
     "CLONE": "flags into_cgroup:r",
@@ -93,6 +93,7 @@ FIELDS = {
     "CREATE_TREE": "source:T flags out:r type:t data:t superblock",
     "MOUNT_POINT": "path:T",
     "CHROOT": "path:T",
+    "OPEN_TARGET": "out:r",
 }
 
 Fields = dict[str, Any]
@@ -301,6 +302,11 @@ def _propagation(flags: int) -> str:
 
 def _pipes(f: Fields) -> str:
     return "" if NOBODY in (f["root_uid"], f["root_gid"]) else f"; first give our pipes on stdio to {f['root_uid']}:{f['root_gid']}"
+
+
+def _join(f: Fields) -> str:
+    several = f["type"] & (f["type"] - 1)
+    return f"join {_namespaces(f['type'])} namespace{'s of' if several else ''} {_register(f['from'])}{_pipes(f)}"
 
 
 def _namespaces(flags: int) -> str:
@@ -512,10 +518,11 @@ _TEXTS: dict[str, Callable[[Fields], str]] = {
     "CGROUP_DEVICES": lambda f: f"attach a device program of {len(f['program']) // 8} instructions to {_register(f['directory'])}",
     "CGROUP_CHOWN": _cgroup_chown,
     "OPEN_TASKS": _open_tasks,
+    "OPEN_TARGET": lambda f: f"open the container's first process as {_register(f['out'])}",
     "LAUNCH": lambda f: "start the launcher from the sealed program",
     "OOM_SCORE_ADJ": lambda f: f"set oom_score_adj to {f['value']}",
     "OPEN_NAMESPACE": lambda f: f"open {_namespaces(f['type'])} namespace {_quoted(f['path'])} as {_register(f['out'])}",
-    "JOIN": lambda f: f"join {_namespaces(f['type'])} namespace {_register(f['from'])}{_pipes(f)}",
+    "JOIN": _join,
     "UNSHARE": lambda f: f"unshare {_namespaces(f['flags'])} namespace",
     "TIME_OFFSETS": lambda f: f"set the clocks' offsets: {_map(f['lines'])}",
     "CLONE": _clone,

@@ -41,7 +41,7 @@ FORMATS = {
     "LAUNCH": "",
     "OOM_SCORE_ADJ": "i4x",
     "OPEN_NAMESPACE": "QIH2x",
-    "JOIN": "IH2xII",
+    "JOIN": "IHHII",
     "UNSHARE": "Q",
     "TIME_OFFSETS": "Q",
     "CLONE": "QH6x",
@@ -97,6 +97,7 @@ FORMATS = {
     "CREATE_TREE": "QIH2xQQQ",
     "MOUNT_POINT": "Q",
     "CHROOT": "Q",
+    "OPEN_TARGET": "H6x",
 }
 
 NO_ATTRIBUTES = (0, 0, 0, 0, 0, 0, 0, 0)  # set, clear, recursive set, recursive clear, four propagations: struct wherry_attributes
@@ -235,6 +236,9 @@ class Builder:
     def open_tasks(self, directory: int, file: str, out: int, flags: int, place: str) -> None:
         self._add("OPEN_TASKS", CALLER, place, self.text(file), directory, out, flags)
 
+    def open_target(self, out: int) -> None:
+        self._add("OPEN_TARGET", CALLER, "", out)
+
     def launch(self) -> None:
         self._add("LAUNCH", CALLER, "")
 
@@ -246,8 +250,8 @@ class Builder:
     def open_namespace(self, path: str, kind: int, out: int, place: str, executor: int = LAUNCHER) -> None:
         self._add("OPEN_NAMESPACE", executor, place, self.text(path), kind, out)
 
-    def join(self, executor: int, kind: int, source: int, place: str, root: "tuple[int, int]" = (NOBODY, NOBODY)) -> None:
-        self._add("JOIN", executor, place, kind, source, *root)
+    def join(self, executor: int, kind: int, source: int, place: str, root: "tuple[int, int]" = (NOBODY, NOBODY), keep: bool = False) -> None:
+        self._add("JOIN", executor, place, kind, source, keep, *root)
 
     def unshare(self, executor: int, flags: int, place: str) -> None:
         self._add("UNSHARE", executor, place, flags)

@@ -8,7 +8,7 @@ first instruction, non-dumpable before it enters anything, and known to the call
 from wherry.kernel.native import constants
 from wherry.plan import isolation, process
 from wherry.plan.compile import Job
-from wherry.plan.encode import ID, NO_REGISTER, PID
+from wherry.plan.encode import ID, INIT, LAUNCHER, NO_REGISTER, PID
 from wherry.plan.mounts import MOUNT_POINT
 
 TYPE_CHECKING = False
@@ -74,8 +74,11 @@ def compile(config: "dict[str, Any]", given: "dict[str, Any]", target: Target, f
     job = ExecJob({**config, "process": given}, target, facts, options)
     job.affinity = _affinity((given.get("execCPUAffinity") or {}).get("final") or "")
     cgroups(job)
-    job.b.launch()
-    isolation.before_clone(job)
+    if in_one_step(job):
+        launch(job)
+    else:
+        job.b.launch()
+        isolation.before_clone(job)
     if not any(entry["type"] == "mount" for entry in (config.get("linux") or {}).get("namespaces") or ()):
         job.b.chroot(MOUNT_POINT, "/linux/namespaces")
     if target.keyring:
@@ -89,6 +92,29 @@ def compile(config: "dict[str, Any]", given: "dict[str, Any]", target: Target, f
     process.confine(job)
     process.execute(job)
     return job.b.finish(_flags(job), job.registers, job.inherited, facts.key, options.build_id)
+
+
+def in_one_step(job: ExecJob) -> bool:
+    """Whether all namespaces can be joined by a pidfd of the container's init (Linux 5.8): where it does not matter which comes first. Who joins a user
+    namespace loses rights that other joins need, or gets them; who joins a time namespace has another clock."""
+    return job.kernel >= (5, 8) and bool(job.namespaces) and not {"user", "time"} & job.namespaces.keys()
+
+
+def launch(job: ExecJob) -> None:
+    """The launcher's part, and init's joins. The pidfd is closed behind the last step that needs it."""
+    b, place = job.b, "/linux/namespaces"
+    before, _, after = (sum(isolation.CLONE[kind] for kind in kinds) for kinds in isolation.joins(job))
+    target = job.register()
+    job.inherited = job.registers
+    b.open_target(target)
+    b.launch()
+    isolation.oom_score_adj(job)
+    if before:
+        b.join(LAUNCHER, before, target, place, keep=bool(after))
+    b.clone(0, job.into, place)
+    isolation.attach(job)
+    if after:
+        b.join(INIT, after, target, place)
 
 
 def cgroups(job: ExecJob) -> None:

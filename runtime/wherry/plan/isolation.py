@@ -302,9 +302,8 @@ def host_id(job: "Job", kind: str, number: int) -> "int | None":
 def before_clone(job: "Job") -> None:
     """The launcher's part. Everything here needs the host's credentials, and happens while the launcher is alone."""
     b = job.b
-    if job.process is not None and "oomScoreAdj" in job.process:
-        b.oom_score_adj(job.process["oomScoreAdj"], "/process/oomScoreAdj")
-    host, pod, late = _joins(job)
+    oom_score_adj(job)
+    host, pod, late = joins(job)
     registers = {}
     for kind in (*host, *pod, *late):
         path, place = job.namespaces[kind]
@@ -322,7 +321,7 @@ def before_clone(job: "Job") -> None:
         if not path and kind not in ("cgroup", "time") and not (kind == "ipc" and "user" in job.namespaces):
             flags |= CLONE[kind]
     b.clone(flags, job.into, "/linux/namespaces")
-    _attach(job)
+    attach(job)
     if job.new_user:
         _write_maps(job)
     if "user" in job.namespaces:
@@ -331,6 +330,11 @@ def before_clone(job: "Job") -> None:
             b.unshare(INIT, CLONE["ipc"], job.namespaces["ipc"][1])
     for kind in late:
         b.join(INIT, CLONE[kind], registers[kind], job.namespaces[kind][1])
+
+
+def oom_score_adj(job: "Job") -> None:
+    if job.process is not None and "oomScoreAdj" in job.process:
+        job.b.oom_score_adj(job.process["oomScoreAdj"], "/process/oomScoreAdj")
 
 
 def joined_root(job: "Job") -> "tuple[int, int]":
@@ -359,7 +363,7 @@ def _check_joined_maps(job: "Job") -> None:
             )
 
 
-def _joins(job: "Job") -> "tuple[list[str], list[str], list[str]]":
+def joins(job: "Job") -> "tuple[list[str], list[str], list[str]]":
     """Types of joined namespaces: those owned by the host's user namespace, which must be entered while we still have its credentials;
     the user namespace and those that it owns, which only its own root may enter; those that init enters."""
     host, pod, late = [], [], []
@@ -381,7 +385,7 @@ def _joins(job: "Job") -> "tuple[list[str], list[str], list[str]]":
     return host, pod, late
 
 
-def _attach(job: "Job") -> None:
+def attach(job: "Job") -> None:
     if job.unit is not None:
         from wherry.plan import unit
 

@@ -66,6 +66,7 @@ def cases() -> dict[str, Case]:
     return {
         "default-v1": case("v1"),
         "default-v2": case(),
+        "time-namespace": case(namespaces=paths(time="time")),
         "hybrid": case("hybrid"),
         "no-cgroups": case("none"),
         "rich": case(process=rich),
@@ -111,18 +112,51 @@ def test_what_every_exec_is(name: str) -> None:
     assert "exec" in plan.flags and "cacheable" not in plan.flags
     assert not {"CLAIM", "WAIT_START", "ATTACH_ROOTFS", "PIVOT", "HOOK", "CGROUP_WRITE"} & set(names)
     assert names.index("LAUNCH") < names.index("CLONE") < names.index("PUBLISH") < names.index("EXECUTE")
-    assert all(step.executor != "caller" or step.name in ("CGROUP_DIRECTORY", "OPEN_TASKS", "LAUNCH", "PUBLISH", "LISTENER") for step in plan.steps)
-    # the caller enters nothing, and opens nothing but cgroup files
+    assert all(step.executor != "caller" or step.name in ("CGROUP_DIRECTORY", "OPEN_TASKS", "OPEN_TARGET", "LAUNCH", "PUBLISH", "LISTENER") for step in plan.steps)
+    # the caller enters nothing, and opens nothing but cgroup files and the process that it has already
     assert all(step.fields["path"].startswith("/sys/fs/cgroup") for step in plan.steps if step.name == "CGROUP_DIRECTORY")
     assert all("join" in step.text for step in plan.steps if step.name == "CGROUP_DIRECTORY")
     for step in plan.steps:
         if step.name == "OPEN_TASKS":
             file = step.fields["file"]
             assert step.fields["directory"] is None and file.startswith("/sys/fs/cgroup/") and file.endswith("/tasks")
-    mounts = [step for step in plan.steps if step.name == "JOIN" and step.fields["type"] == 0x20000]
-    assert all(step.executor == "init" for step in mounts)
+    mounts = [step for step in plan.steps if step.name == "JOIN" and step.fields["type"] & 0x20000]
+    assert len(mounts) == 1 and all(step.executor == "init" for step in mounts)
     clone = next(step for step in plan.steps if step.name == "CLONE")
     assert clone.fields["flags"] == 0
+
+
+# ---- how the namespaces are joined
+
+
+def joins(host_name: str, kernel: str, namespaces: dict[str, str]) -> tuple[int, list[tuple[str, int, int]]]:
+    """Numbers of namespaces that are opened by path; who joins what, and whether the descriptor is kept."""
+    given = case(host_name, namespaces=namespaces)
+    given[3].kernel = kernel
+    steps = Plan(compile(*given)).steps
+    targets = [step.fields["out"] for step in steps if step.name == "OPEN_TARGET"]
+    found = [step for step in steps if step.name == "JOIN"]
+    assert all(step.fields["from"] == targets[0] for step in found if targets)
+    return [step.name for step in steps].count("OPEN_NAMESPACE"), [(step.executor, step.fields["type"], step.fields["keep"]) for step in found]
+
+
+def test_by_the_process_in_two_steps() -> None:
+    assert joins("v2", "5.8.0", paths()) == (0, [("launcher", 0x6C000000, 1), ("init", 0x2020000, 0)])
+    assert joins("v1", "6.1.0-18-amd64", {"network": "/proc/77/ns/net"}) == (0, [("launcher", 0x40000000, 0)])
+    assert joins("v2", "6.1.0", {"mount": "/proc/77/ns/mnt"}) == (0, [("init", 0x20000, 0)])
+    assert joins("v2", "6.1.0", {}) == (0, [])
+
+
+@pytest.mark.parametrize("kernel", ["5.7.19", "5.4.0-100-generic", "strange"])
+def test_an_older_kernel_joins_by_path(kernel: str) -> None:
+    number, found = joins("v2", kernel, paths())
+    assert number == len(found) == len(FILES) and not any(keep for _, _, keep in found)
+
+
+@pytest.mark.parametrize("kind", ["user", "time"])
+def test_what_makes_the_order_matter_is_joined_by_path(kind: str) -> None:
+    number, found = joins("v2", "6.1.0", paths(**{kind: kind}))
+    assert number == len(found) == len(FILES) + 1
 
 
 # ---- the process
