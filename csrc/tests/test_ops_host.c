@@ -459,6 +459,27 @@ static void tasks_by_path(void)
 	end();
 }
 
+/* A descriptor of its own, of an exec's container alone. */
+static void target(void)
+{
+	struct wherry_machine *m = &c.machine;
+
+	begin();
+	PLAN_ADD(&plan, OP_OPEN_TARGET, WHERRY_CALLER, wherry_op_open_target)->out = 2;
+	prepare();
+	c.request.target = sys_pidfd_open(getpid(), 0);
+	CHECK_EQUAL(op_open_target(m, step(1)), -WHERRY_BAD_PLAN);
+	CHECK_EQUAL(m->registers[2], -1);
+	((struct wherry_plan *)(void *)plan.plan)->flags |= WHERRY_PLAN_EXEC;
+	CHECK_EQUAL(op_open_target(m, step(1)), 0);
+	CHECK(m->registers[2] != c.request.target && fcntl(m->registers[2], F_GETFD) == FD_CLOEXEC);
+	wherry_close(&c.request.target);
+	CHECK_EQUAL(syscall(SYS_pidfd_send_signal, m->registers[2], 0, NULL, 0), 0);
+	CHECK_EQUAL(op_open_target(m, step(1)), -EBADF);
+	CHECK_EQUAL(m->failed_call, WHERRY_CALL_DUP);
+	end();
+}
+
 /* ---- devices: a real cgroup --------------------------------------------------------------------------------------------------------------- */
 
 static uint32_t attached(int cgroup)
@@ -621,6 +642,7 @@ static const struct check_case cases[] = {
 	{ "values_of_one_file", values_of_one_file },
 	{ "tasks", tasks },
 	{ "tasks_by_path", tasks_by_path },
+	{ "target", target },
 	{ "devices", devices },
 	{ "launching", launching },
 	{ "listener", listener },
