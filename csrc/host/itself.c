@@ -28,7 +28,7 @@ static bool is_asked(const struct host_create *c)
 	return wherry_asks_caller(&c->machine.code) || c->request.pid_file || c->pidfd_socket >= 0;
 }
 
-/* Init cannot ask whether the container lives still, so this is the last moment: its namespaces have been opened and joined, and what comes into its
+/* Init cannot ask whether the container lives still, so this is the last moment: its namespaces have been joined, and what comes into its
  * pid namespace ends with that. */
 static int clone_init(struct host_create *c, int socket)
 {

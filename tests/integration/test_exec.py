@@ -5,11 +5,12 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,65 @@ def test_namespaces_that_the_container_joined(runtime: Runtime, bundle: Bundle, 
     other = runtime.start_new(second)
     assert "sleep 1000" in shell(other, "ps -o args")
     assert os.readlink(f"/proc/{container.pid}/ns/net") == shell(other, "readlink /proc/self/ns/net")
+
+
+def one_user(bundle: Bundle) -> None:
+    bundle.user_namespace()
+
+
+def a_clock_of_its_own(bundle: Bundle) -> None:
+    bundle.namespace("time").linux["timeOffsets"] = {"monotonic": {"secs": 7_000_000}}
+
+
+def shared_processes(bundle: Bundle) -> None:
+    bundle.without_namespace("pid")
+
+
+def mounts_and_a_name(bundle: Bundle) -> None:
+    bundle.linux["namespaces"] = [{"type": "mount"}, {"type": "uts"}]
+
+
+def an_init_that_leaves(bundle: Bundle) -> None:
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.process["capabilities"][kind] = [*bundle.process["capabilities"][kind], "CAP_SYS_ADMIN"]
+    bundle.without_namespace("ipc").shell("exec /bin/busybox unshare -m -u -i -n sleep 1000")
+
+
+@pytest.mark.requires("root")
+@pytest.mark.v2
+@pytest.mark.parametrize("change", [one_user, a_clock_of_its_own, shared_processes, mounts_and_a_name, an_init_that_leaves], ids=lambda change: change.__name__)
+def test_all_that_init_lives_in(runtime: Runtime, bundle: Bundle, place: Path, change: Callable[[Bundle], None]) -> None:
+    """By the compiled plan, and by the kept one."""
+    if change is a_clock_of_its_own and not os.path.exists("/proc/self/ns/time"):
+        pytest.skip("requires a kernel with time namespaces")
+    change(bundle)
+    container = runtime.start_new(bundle)
+    if change is an_init_that_leaves:
+        wait_until(lambda: os.readlink(f"/proc/{container.pid}/ns/ipc") != os.readlink("/proc/self/ns/ipc"), "its own namespaces")
+    names = [name for name in os.listdir("/proc/self/ns") if not name.endswith("_for_children")]
+    for number in range(3):
+        place.joinpath("pid").unlink(missing_ok=True)
+        pid = detached(container, place, "--", "sleep", "1000")
+        for name in names:
+            assert os.readlink(f"/proc/{pid}/ns/{name}") == os.readlink(f"/proc/{container.pid}/ns/{name}"), (number, name)
+        assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
+
+
+@pytest.mark.requires("root")
+@pytest.mark.ours
+def test_an_init_without_its_main_thread(runtime: Runtime, bundle: Bundle, place: Path) -> None:
+    """It lives, and has no namespaces that could be joined: it is not said to have stopped."""
+    if not shutil.which("cc"):
+        pytest.skip("requires a C compiler")
+    source = '#include <pthread.h>\n#include <unistd.h>\nstatic void *stay(void *p) { pause(); return p; }\n'
+    source += "int main(void) { pthread_t t; pthread_create(&t, 0, stay, 0); pthread_exit(0); }\n"
+    argv = ["cc", "-static", "-pthread", "-x", "c", "-", "-o", bundle.rootfs / "threads"]
+    subprocess.run(argv, input=source, text=True, check=True)
+    container = runtime.start_new(bundle.args("/threads"))
+    wait_until(lambda: Path(f"/proc/{container.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z", "the end of the main thread")
+    failed = exec_(container, "--", "true", check=False)
+    assert failed.code != 0 and "its main thread has ended" in failed.err and "stopped" not in failed.err
+    assert container.status == "running"
 
 
 # ---- states

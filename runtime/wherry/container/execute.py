@@ -397,7 +397,8 @@ def keep(options: ExecOptions, planned: Planned) -> None:
 def worded(failure: Failure, plan: bytes, pidfd: int, options: ExecOptions) -> WherryError:
     from wherry.container.wording import Setting, explain
 
-    if failure.error == ESRCH or native.pidfd_wait(pidfd, 0):
+    leaving = failure.error == ESRCH and failure.call == "SETNS"  # it has let go of its namespaces, which is just before its end
+    if native.pidfd_wait(pidfd, 50 if leaving else 0) or (failure.error == ESRCH and not leaving):
         return refused("exec", "stopped", options.id)
     error = explain(failure, plan, Setting("exec", options.root, options.id, options=options))  # type: ignore[arg-type]
     if failure.error == EBUSY and failure.call == "CLONE":

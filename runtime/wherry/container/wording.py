@@ -6,7 +6,7 @@ of config.json. Loaded once something failed. What engines search for in these t
 """
 
 import posix
-from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, ENOSPC, EOPNOTSUPP, EPERM, EROFS
+from errno import EACCES, EBUSY, EDQUOT, EINVAL, EISDIR, ENODEV, ENOENT, ENOEXEC, ENOSPC, EOPNOTSUPP, EPERM, EROFS, ESRCH
 
 from wherry.codes import CODES
 from wherry.container.hooks import end, hook_error, os_text, wait_status
@@ -53,6 +53,7 @@ _HINTS = {
     ("CLAIM", EROFS): "keep containers where that can be written to: wherry --root DIR",
     ("OPEN_TREE", ENOENT): "make the source on the host, or remove the mount",
     ("OPEN_NAMESPACE", ENOENT): "the process that the namespace belonged to has ended, or the path is wrong",
+    ("JOIN", ESRCH): "the container's first process is ending, or its main thread has ended: what it has lived in cannot be joined",
     ("OOM_SCORE_ADJ", EACCES): "lowering the score below the caller's needs CAP_SYS_RESOURCE",
     ("RLIMIT", EPERM): "raising a hard limit above the caller's needs CAP_SYS_RESOURCE: lower it, or raise the caller's",
     ("MOUNT_FS", ENODEV): "the kernel has no filesystem of this type",
