@@ -101,7 +101,8 @@ def in_one_step(job: ExecJob) -> bool:
 
 
 def launch(job: ExecJob) -> None:
-    """The launcher's part, and init's joins. The pidfd is closed behind the last step that needs it."""
+    """The launcher's part, and init's joins. The pidfd is closed behind the last step that needs it: before the process enters a cgroup v1, where it
+    could be stopped."""
     b, place = job.b, "/linux/namespaces"
     before, _, after = (sum(isolation.CLONE[kind] for kind in kinds) for kinds in isolation.joins(job))
     target = job.register()
@@ -112,9 +113,9 @@ def launch(job: ExecJob) -> None:
     if before:
         b.join(LAUNCHER, before, target, place, keep=bool(after))
     b.clone(0, job.into, place)
-    isolation.attach(job)
     if after:
         b.join(INIT, after, target, place)
+    isolation.attach(job)
 
 
 def cgroups(job: ExecJob) -> None:
