@@ -289,8 +289,8 @@ static const char **fill_vector(const struct wherry_machine *m, struct wherry_li
 	for (uint32_t i = 0; i < list.count; i++)
 		*at++ = wherry_text(&m->code, texts[i]);
 	/* last, where the environment is that of the program: HOME may be known here alone */
-	if (list.count && m->home[0] && !strcmp(at[-1], "HOME="))
-		at[-1] = m->home;
+	if (list.count && m->prepared.home && !strcmp(at[-1], "HOME="))
+		at[-1] = m->prepared.home;
 	*at++ = NULL;
 	return at;
 }

@@ -320,14 +320,12 @@ static void report_failure(struct wherry_machine *m, struct walk *walk, int erro
 /* Its own session: no signal of the caller's terminal reaches the container, and the console can become its terminal. */
 static int begin(struct wherry_machine *m)
 {
-	static char own_pid[24];
-
 	m->executor = WHERRY_INIT;
 	wherry_close(&m->init_pidfd);
 	for (size_t i = 0; m->by_caller && i < WHERRY_CALLERS; i++)
 		wherry_close(&m->callers[i]);
-	wherry_decimal((uint64_t)getpid(), own_pid);
-	m->slots[WHERRY_SLOT_PID] = own_pid;
+	wherry_decimal((uint64_t)getpid(), m->own_pid);
+	m->slots[WHERRY_SLOT_PID] = m->own_pid;
 	if (setsid() < 0)
 		return wherry_fail_errno(m, WHERRY_CALL_SETSID);
 	return collect_signals(m);

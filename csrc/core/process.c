@@ -16,43 +16,45 @@
 #define SYS_faccessat2 439
 #endif
 
-/* What op_program has prepared for op_execute. There is one program in a process. */
-static struct {
-	const char *name;       /* argv[0] */
-	const char *candidates; /* what is left of PATH behind the one found; NULL = it was no search */
-	const char **argv, **envp;
-} prepared;
-
 /* ---- paths ------------------------------------------------------------------------------------------------------------- */
 
 /* Opens `path` as the kernel would at execve or chdir, but never through a magic link: /proc/self/fd/N leads out of the container
  * (CVE-2024-21626), /proc/PID/exe to whatever runs there. -WHERRY_NOT_IN_ROOTFS for those. */
-static int open_inside(struct wherry_machine *m, const char *path, int flags)
+static int open_absolute(struct wherry_machine *m, const char *path, const char *as_given, int flags)
 {
-	char absolute[2 * WHERRY_MAX_PATH];
-	int length = 0, fd;
+	int fd = securepath_open(m->rootfs, path, O_PATH | O_CLOEXEC | flags, RESOLVE_NO_MAGICLINKS);
 
-	if (path[0] != '/') {
-		length = sys_getcwd(absolute, WHERRY_MAX_PATH);
-		if (length < 0)
-			return -errno;
-		if (absolute[0] != '/')
-			return -WHERRY_CWD_OUTSIDE;
-		absolute[length - 1] = '/'; /* in place of the NUL */
-	}
-	if (strlen(path) >= WHERRY_MAX_PATH)
-		return -ENAMETOOLONG;
-	memcpy(absolute + length, path, strlen(path) + 1);
-	fd = securepath_open(m->rootfs, absolute, O_PATH | O_CLOEXEC | flags, RESOLVE_NO_MAGICLINKS);
 	if (fd == -EXDEV)
 		return -WHERRY_NOT_IN_ROOTFS;
 	if (fd == -ELOOP) {
 		/* a real loop fails here too */
-		cleanup_fd int anyway = open(path, O_PATH | O_CLOEXEC);
+		cleanup_fd int anyway = open(as_given, O_PATH | O_CLOEXEC);
 
 		return anyway < 0 ? -ELOOP : -WHERRY_NOT_IN_ROOTFS;
 	}
 	return fd;
+}
+
+/* Its buffer is two pages of stack, which the usual path does not need. */
+__attribute__((noinline)) static int open_relative(struct wherry_machine *m, const char *path, int flags)
+{
+	char absolute[2 * WHERRY_MAX_PATH];
+	int length = sys_getcwd(absolute, WHERRY_MAX_PATH);
+
+	if (length < 0)
+		return -errno;
+	if (absolute[0] != '/')
+		return -WHERRY_CWD_OUTSIDE;
+	absolute[length - 1] = '/'; /* in place of the NUL */
+	memcpy(absolute + length, path, strlen(path) + 1);
+	return open_absolute(m, absolute, path, flags);
+}
+
+static int open_inside(struct wherry_machine *m, const char *path, int flags)
+{
+	if (strlen(path) >= WHERRY_MAX_PATH)
+		return -ENAMETOOLONG;
+	return path[0] == '/' ? open_absolute(m, path, path, flags) : open_relative(m, path, flags);
 }
 
 /* ---- working directory ----------------------------------------------------------------------------------------------------- */
@@ -157,7 +159,7 @@ static int search_program(struct wherry_machine *m)
 {
 	int refused = 0;
 
-	while (next_candidate(m, &prepared.candidates, prepared.name)) {
+	while (next_candidate(m, &m->prepared.candidates, m->prepared.name)) {
 		int result = check_program(m, m->program);
 
 		if (result == 0 || result == -WHERRY_NOT_IN_ROOTFS)
@@ -170,19 +172,20 @@ static int search_program(struct wherry_machine *m)
 
 static int find_program(struct wherry_machine *m, const char *path)
 {
-	size_t length = strlen(prepared.name);
+	size_t length = strlen(m->prepared.name);
 
-	prepared.candidates = NULL;
+	m->prepared.candidates = NULL;
+	m->prepared.program = m->prepared.name;
 	if (!length)
 		return -WHERRY_PROGRAM_NOT_FOUND;
 	if (length >= sizeof(m->program))
 		return -ENAMETOOLONG;
-	if (!strchr(prepared.name, '/')) {
-		prepared.candidates = path;
+	if (!strchr(m->prepared.name, '/')) {
+		m->prepared.candidates = path;
+		m->prepared.program = m->program;
 		return search_program(m);
 	}
-	memcpy(m->program, prepared.name, length + 1);
-	return check_program(m, m->program);
+	return check_program(m, m->prepared.program);
 }
 
 /* ---- HOME and the vectors ------------------------------------------------------------------------------------------------------- */
@@ -197,7 +200,7 @@ static void fill_home(struct wherry_machine *m, uint32_t uid)
 	char *home = m->home + HOME_PREFIX;
 	struct stat info;
 
-	memcpy(m->home, home_prefix, sizeof(home_prefix));
+	m->prepared.home = memcpy(m->home, home_prefix, sizeof(home_prefix));
 	if (file < 0 || fstat(file, &info) < 0 || !S_ISREG(info.st_mode) || passwd_home(file, uid, home, sizeof(m->home) - HOME_PREFIX) < 0)
 		memcpy(home, "/", 2);
 }
@@ -217,19 +220,20 @@ static const char **fill(const struct wherry_machine *m, struct wherry_list list
 
 static int build_vectors(struct wherry_machine *m, const struct wherry_op_program *op)
 {
-	size_t size = ((size_t)op->arguments.count + op->environment.count + 3) * sizeof(char *);
-	const char **at;
+	size_t count = (size_t)op->arguments.count + op->environment.count + 3;
+	const char **at = m->vectors;
 
-	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (count > WHERRY_FEW_TEXTS)
+		at = mmap(NULL, count * sizeof(*at), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if ((void *)at == MAP_FAILED)
 		return -errno;
-	prepared.argv = at;
+	m->prepared.argv = at;
 	at = fill(m, op->arguments, at, NULL);
 	*at++ = NULL;
-	prepared.envp = at;
-	at = fill(m, op->environment, at, m->home[0] ? home_prefix : NULL);
-	if (m->home[0])
-		*at++ = m->home;
+	m->prepared.envp = at;
+	at = fill(m, op->environment, at, m->prepared.home ? home_prefix : NULL);
+	if (m->prepared.home)
+		*at++ = m->prepared.home;
 	*at = NULL;
 	return 0;
 }
@@ -238,13 +242,13 @@ int op_program(struct wherry_machine *m, const struct wherry_op_program *op)
 {
 	int result;
 
-	prepared.name = wherry_text(&m->code, wherry_texts(&m->code, op->arguments)[0]);
+	m->prepared.name = wherry_text(&m->code, wherry_texts(&m->code, op->arguments)[0]);
 	result = find_program(m, wherry_text(&m->code, op->path));
 	if (result < 0)
 		return wherry_fail(m, WHERRY_CALL_LOOKUP, -result);
 	if (op->flags & WHERRY_PROGRAM_ADOPTS)
 		prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); /* execve keeps it; no child has it */
-	m->home[0] = 0;
+	m->prepared.home = NULL;
 	if (op->flags & WHERRY_PROGRAM_FILL_HOME)
 		fill_home(m, op->uid);
 	result = build_vectors(m, op);
@@ -304,7 +308,7 @@ int op_execute(struct wherry_machine *m, const struct wherry_op_execute *op)
 	int error = 0;
 
 	(void)op;
-	if (!prepared.argv)
+	if (!m->prepared.argv)
 		return wherry_fail(m, WHERRY_CALL_EXECVE, WHERRY_BAD_PLAN);
 	if (!m->ordered) { /* a plan without a start to wait for */
 		order_descriptors(m);
@@ -312,8 +316,8 @@ int op_execute(struct wherry_machine *m, const struct wherry_op_execute *op)
 	}
 	/* the lookup may have been done with more rights than the user has: as execvp, a file that may not be executed is passed over */
 	do {
-		execve(m->program, (char *const *)prepared.argv, (char *const *)prepared.envp);
+		execve(m->prepared.program, (char *const *)m->prepared.argv, (char *const *)m->prepared.envp);
 		error = error == EACCES && may_be_elsewhere(errno) ? error : errno;
-	} while (may_be_elsewhere(errno) && next_candidate(m, &prepared.candidates, prepared.name));
+	} while (may_be_elsewhere(errno) && next_candidate(m, &m->prepared.candidates, m->prepared.name));
 	return wherry_fail(m, WHERRY_CALL_EXECVE, error);
 }

@@ -235,11 +235,12 @@ static int open_existing(const char *path, int flags)
 		;
 	if (result < 0 || *path != '/')
 		return result < 0 ? result : -EINVAL;
-	errno = ENOSYS;
 	if (!securepath_without_openat2)
 		fd = sys_openat2(AT_FDCWD, path, (uint64_t)(unsigned int)flags | O_CLOEXEC, 0, RESOLVE_NO_SYMLINKS);
-	if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != EAGAIN))
-		return fd < 0 ? -errno : fd;
+	if (fd >= 0)
+		return fd;
+	if (!securepath_without_openat2 && errno != ENOSYS && errno != EPERM && errno != EAGAIN)
+		return -errno;
 	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return root < 0 ? -errno : securepath_open(root, path, flags, RESOLVE_NO_SYMLINKS);
 }
@@ -257,15 +258,18 @@ static int join_directory(struct wherry_machine *m, const struct wherry_op_cgrou
 	return 0;
 }
 
-int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
+/* By itself, for an exec has no use for its pages of stack. */
+__attribute__((noinline)) static int find_and_make(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
 {
 	char path[WHERRY_MAX_PATH];
-	cleanup_fd int mount = -1;
+	cleanup_fd int mount = open_mount(m, op->path, op->mount_length, path);
 
-	if (op->flags & WHERRY_CGROUP_JOIN)
-		return join_directory(m, op);
-	mount = open_mount(m, op->path, op->mount_length, path);
 	return mount < 0 ? mount : make_directory(m, op, mount, path + op->mount_length);
+}
+
+int op_cgroup_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
+{
+	return op->flags & WHERRY_CGROUP_JOIN ? join_directory(m, op) : find_and_make(m, op);
 }
 
 /* ---- controllers --------------------------------------------------------------------------------------------------- */

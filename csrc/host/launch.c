@@ -142,7 +142,8 @@ int host_check_preserved(const struct host_create *c)
 
 /* ---- the launcher -------------------------------------------------------------------------------------------------------- */
 
-int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
+/* By itself, for its table of descriptors is a page of stack, of which who launches itself would have a copy in each process. */
+__attribute__((noinline)) static int launch_program(struct wherry_machine *m)
 {
 	static const char *const argv[] = { "wherry-launcher", NULL };
 	struct host_create *c = host_of(m);
@@ -153,9 +154,6 @@ int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
 	size_t count;
 	int result;
 
-	(void)op;
-	if (c->request.launch && wherry_may_launch_itself(&m->code))
-		return c->request.launch(m);
 	result = make_memfd(c, &launch);
 	if (result < 0)
 		return result;
@@ -171,4 +169,12 @@ int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
 	wherry_close(&m->start_fifo);
 	wherry_close(&m->result_fifo);
 	return 0;
+}
+
+int op_launch(struct wherry_machine *m, const struct wherry_op_launch *op)
+{
+	const struct host_create *c = host_of(m);
+
+	(void)op;
+	return c->request.launch && wherry_may_launch_itself(&m->code) ? c->request.launch(m) : launch_program(m);
 }

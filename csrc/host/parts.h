@@ -14,7 +14,7 @@
 /* The create that a machine of the caller belongs to. */
 static inline struct host_create *host_of(struct wherry_machine *m)
 {
-	return (struct host_create *)m;
+	return (struct host_create *)(void *)((char *)m - offsetof(struct host_create, machine));
 }
 
 /* ---- file.c */

@@ -17,10 +17,14 @@
 enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3 };
 enum own { MONITOR = 3, SERVER, LOCK, TARGET, PROGRAM, OWN }; /* an exec's descriptors */
 
-static struct host_create create;
+static char texts[MAX_MESSAGE];
+/* In one page, for all of it is written in every exec, by us and then by the process. */
+static struct {
+	struct monitor_message message; /* answers, and what comes from the server by way of the monitor */
+	struct host_create create;
+} job __attribute__((aligned(4096)));
 static struct host_extra extra[MAX_EXTRA];
 static uint64_t files[2]; /* soft and hard limit */
-static struct monitor_message message; /* answers, and what comes from the server by way of the monitor */
 
 static int map(int fd, const void **base, size_t *size)
 {
@@ -79,46 +83,46 @@ static int prepare(const struct monitor_message *r, struct host_request *request
 
 static void say(int socket, uint16_t kind, uint32_t process)
 {
-	monitor_empty(&message, kind, process);
-	message.head.pid = create.machine.init;
-	monitor_send(socket, &message);
+	monitor_empty(&job.message, kind, process);
+	job.message.head.pid = job.create.machine.init;
+	monitor_send(socket, &job.message);
 }
 
 /* Of an exec first to the server that waits for it, then to the monitor, which tells the others. True: we stay. */
 static bool say_made(const struct helper_ends *ends, uint32_t process)
 {
-	bool stays = ends->word && host_exec_stays(&create);
+	bool stays = ends->word && host_exec_stays(&job.create);
 
-	monitor_empty(&message, MONITOR_MADE, process);
-	message.head.pid = create.machine.init;
-	message.fd[MONITOR_FD_PROCESS] = wherry_steal(&create.machine.init_pidfd);
-	message.fd[MONITOR_FD_MASTER] = create.request.console_master;
-	message.head.index = stays;
+	monitor_empty(&job.message, MONITOR_MADE, process);
+	job.message.head.pid = job.create.machine.init;
+	job.message.fd[MONITOR_FD_PROCESS] = wherry_steal(&job.create.machine.init_pidfd);
+	job.message.fd[MONITOR_FD_MASTER] = job.create.request.console_master;
+	job.message.head.index = stays;
 	if (ends->word)
 		ends->word->made = true;
 	if (process == 0)
-		host_create_release(&create); /* the lock: whoever hears of it may start it */
+		host_create_release(&job.create); /* the lock: whoever hears of it may start it */
 	else
-		message.head.status = monitor_send(ends->server, &message) == 0;
-	monitor_send(ends->monitor, &message);
+		job.message.head.status = monitor_send(ends->server, &job.message) == 0;
+	monitor_send(ends->monitor, &job.message);
 	if (process > 0) {
 		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
-		host_await_settled(&create);
+		host_await_settled(&job.create);
 	}
 	return stays;
 }
 
 static void say_failure(int socket, uint32_t process, int error)
 {
-	const struct wherry_message *failure = &create.failure;
+	const struct wherry_message *failure = &job.create.failure;
 
-	monitor_empty(&message, MONITOR_FAILED, process);
-	message.head.error = failure->kind ? failure->error : error;
-	message.head.step = failure->kind ? failure->step : UINT32_MAX;
-	message.head.call = failure->call;
-	message.head.value = failure->value;
-	message.head.undo = create.undo_error;
-	monitor_send(socket, &message);
+	monitor_empty(&job.message, MONITOR_FAILED, process);
+	job.message.head.error = failure->kind ? failure->error : error;
+	job.message.head.step = failure->kind ? failure->step : UINT32_MAX;
+	job.message.head.call = failure->call;
+	job.message.head.value = failure->value;
+	job.message.head.undo = job.create.undo_error;
+	monitor_send(socket, &job.message);
 }
 
 static int await_word(int socket)
@@ -129,16 +133,16 @@ static int await_word(int socket)
 	do {
 		if (poll(&item, 1, -1) < 0 && errno != EINTR)
 			return -errno;
-		got = monitor_receive(socket, &message);
+		got = monitor_receive(socket, &job.message);
 	} while (got == -EAGAIN);
-	return got == 1 ? message.head.kind : MONITOR_ABORT;
+	return got == 1 ? job.message.head.kind : MONITOR_ABORT;
 }
 
 static int next_word(int socket)
 {
 	int word = await_word(socket);
 
-	monitor_close_fds(&message);
+	monitor_close_fds(&job.message);
 	return word;
 }
 
@@ -149,11 +153,11 @@ static int interlude(int socket, uint32_t process)
 
 	say(socket, MONITOR_WAITING, process);
 	while ((word = next_word(socket)) == MONITOR_MARK)
-		host_create_mark(&create, message.head.index, (enum wherry_journal_state)message.head.status);
+		host_create_mark(&job.create, job.message.head.index, (enum wherry_journal_state)job.message.head.status);
 	if (word == MONITOR_FINISH)
-		return host_create_finish(&create);
-	host_create_abort(&create);
-	create.waiting = false;
+		return host_create_finish(&job.create);
+	host_create_abort(&job.create);
+	job.create.waiting = false;
 	return -ECANCELED;
 }
 
@@ -190,13 +194,14 @@ static int make(struct helper_ends *ends, const struct monitor_message *r)
 	if (r->head.kind == MONITOR_EXEC) {
 		if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
 			sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
+		request.directory = ends->directory;
 		result = keep_own(ends, &request);
-		return result < 0 ? result : host_exec_begin(&create, &request);
+		return result < 0 ? result : host_exec_begin(&job.create, &request);
 	}
 	request.extra_count = read_extra(r);
 	(void)!chdir(request.bundle); /* where hooks expect to be */
-	result = host_create_begin(&create, &request);
-	while (result == 0 && create.waiting)
+	result = host_create_begin(&job.create, &request);
+	while (result == 0 && job.create.waiting)
 		result = interlude(ends->monitor, r->head.process);
 	return result;
 }
@@ -248,7 +253,7 @@ static int become(int socket, const struct monitor_message *r)
 /* It keeps nothing of a process that it has made. */
 static int let_go(void)
 {
-	monitor_close_fds(&message);
+	monitor_close_fds(&job.message);
 	for (int i = 0; i < 3; i++)
 		if (dup2(PROGRAM, i) < 0)
 			return -errno;
@@ -273,16 +278,16 @@ static void stand_by(const struct helper_ends *ends)
 
 	give_way(ends->monitor);
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0 || !host_exec_stay(&create))
+	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0 || !host_exec_stay(&job.create))
 		return;
 	wherry_close(&null);
 	if (strlen(ends->name) == sizeof(title) - 1) /* now, for who looks it up by that */
 		memcpy(ends->name, title, sizeof(title));
 	while (let_go() == 0 && await_word(ends->monitor) == MONITOR_EXEC) {
-		const uint32_t process = message.head.process;
+		const uint32_t process = job.message.head.process;
 
-		result = host_exec_again(&create, message.fd + MONITOR_FD_STDIN);
-		monitor_close_fds(&message);
+		result = host_exec_again(&job.create, job.message.fd + MONITOR_FD_STDIN);
+		monitor_close_fds(&job.message);
 		if (result < 0)
 			say_failure(ends->monitor, process, -result);
 		if (result < 0 || !say_made(ends, process))
@@ -309,6 +314,7 @@ void helper_run(struct helper_ends ends, struct monitor_message *request)
 		_exit(1);
 	if (files[1])
 		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
+	job.message.data = texts;
 	result = request->head.kind == MONITOR_RESTORE ? become(ends.monitor, request) : make(&ends, request);
 	if (result < 0)
 		say_failure(ends.monitor, request->head.process, -result);

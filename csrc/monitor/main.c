@@ -13,8 +13,8 @@
 
 enum { FIRST_CONNECTION = 3, KEPT_MS = 1000, ITEMS_EACH = 4, FIXED_ITEMS = 3 + MAX_CONNECTIONS };
 
-static struct monitor monitor;
-static struct monitor_message request;
+static struct monitor monitor __attribute__((aligned(4096))); /* the size of a page */
+static char of_server[MAX_MESSAGE], of_helper[MAX_MESSAGE];
 static struct pollfd items[FIXED_ITEMS + MAX_PROCESSES * ITEMS_EACH];
 
 /* All signals are blocked: who wants to end a container kills it, and not us. */
@@ -23,6 +23,8 @@ static int prepare(struct monitor *m)
 	sigset_t all, child;
 
 	prctl(PR_SET_NAME, "wherry-monitor", 0, 0, 0); /* it is executed by a descriptor */
+	m->request.data = of_server;
+	m->answer.data = of_helper;
 	m->listener = m->directory = m->events = m->writer_socket = -1;
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		m->connection[i] = -1;
@@ -69,9 +71,9 @@ static void serve(struct monitor *m, size_t from)
 	int *connection = &m->connection[from];
 	int got;
 
-	while ((got = monitor_receive(*connection, &request)) == 1) {
-		process_request(m, from, &request);
-		monitor_close_fds(&request);
+	while ((got = monitor_receive(*connection, &m->request)) == 1) {
+		process_request(m, from, &m->request);
+		monitor_close_fds(&m->request);
 	}
 	if (got == -EAGAIN || got == -EPROTO)
 		return;

@@ -103,11 +103,12 @@ struct monitor_head {
 	uint32_t length[TEXT_COUNT];
 };
 
+/* Small, so that those of one process can stand in one page: each fork has every page copied that is written behind it. */
 struct monitor_message {
 	struct monitor_head head;
-	char data[MAX_MESSAGE];
 	const char *text[TEXT_COUNT];
 	int fd[MONITOR_FD_COUNT]; /* -1 = not there; owned */
+	char *data;               /* MAX_MESSAGE bytes, for the texts of one that is received */
 };
 
 /* protocol.c */
@@ -171,7 +172,11 @@ struct standby {
 	int64_t until;
 };
 
+/* What is written for every exec stands first, in one page. */
 struct monitor {
+	struct monitor_message request; /* of a server */
+	struct monitor_message answer;  /* of a helper */
+	struct monitor_message report;  /* ours, to either */
 	struct standby standby;
 	struct helper_word *word; /* NULL: none may stay */
 	bool unheard; /* a child has ended of which its helper is about to tell */
@@ -183,8 +188,8 @@ struct monitor {
 	uint32_t copies; /* numbers given so far */
 	int connection[MAX_CONNECTIONS];
 	uint32_t peer[MAX_CONNECTIONS]; /* how many this place has had before */
-	struct process *process[MAX_PROCESSES];
 	uint32_t processes;
+	struct process *process[MAX_PROCESSES];
 	char directory_path[WHERRY_MAX_PATH];
 };
 
@@ -226,6 +231,7 @@ struct helper_ends {
 	int monitor, server; /* the server that has asked; ours to close is neither */
 	struct helper_word *word; /* it may stay; or NULL */
 	char *name; /* what ps shows */
+	const char *directory; /* of the container */
 };
 void helper_raise_files(void); /* the monitor takes as many descriptors as it may; what it makes begins with the limit that it had */
 void helper_run(struct helper_ends ends, struct monitor_message *request) __attribute__((noreturn));

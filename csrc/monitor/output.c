@@ -35,7 +35,8 @@ struct stream {
 static struct stream streams[2 * MAX_PROCESSES];
 static uint32_t count;
 static int nowhere = STDOUT_FILENO; /* the monitor's standard output is /dev/null */
-static struct monitor_message told;
+static char texts[MAX_MESSAGE];
+static struct monitor_message told = { .data = texts };
 
 static ssize_t throw_away(const struct stream *s, size_t limit)
 {

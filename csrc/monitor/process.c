@@ -15,8 +15,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-static struct monitor_message report;
-
 static bool alive(const struct process *p)
 {
 	return p->helper || (p->pid && !p->ended);
@@ -95,9 +93,9 @@ static void tell_others(struct monitor *m, const struct process *p, struct monit
 
 static void tell(struct monitor *m, const struct process *p, uint16_t kind)
 {
-	monitor_empty(&report, kind, p->number);
-	report.head.pid = p->pid;
-	monitor_tell(m, &report);
+	monitor_empty(&m->report, kind, p->number);
+	m->report.head.pid = p->pid;
+	monitor_tell(m, &m->report);
 }
 
 void process_list(struct monitor *m, int connection)
@@ -107,17 +105,17 @@ void process_list(struct monitor *m, int connection)
 
 		if (!p->pid || p->ended)
 			continue;
-		monitor_empty(&report, MONITOR_PROCESS, p->number);
-		report.head.pid = p->pid;
-		report.text[TEXT_NAME] = p->name;
-		report.text[TEXT_META] = p->meta;
-		report.fd[MONITOR_FD_PROCESS] = p->pidfd;
-		report.fd[MONITOR_FD_MASTER] = p->master;
-		monitor_send(connection, &report);
+		monitor_empty(&m->report, MONITOR_PROCESS, p->number);
+		m->report.head.pid = p->pid;
+		m->report.text[TEXT_NAME] = p->name;
+		m->report.text[TEXT_META] = p->meta;
+		m->report.fd[MONITOR_FD_PROCESS] = p->pidfd;
+		m->report.fd[MONITOR_FD_MASTER] = p->master;
+		monitor_send(connection, &m->report);
 	}
-	monitor_empty(&report, MONITOR_LISTED, 0);
-	report.head.value = MONITOR_COPIES;
-	monitor_send(connection, &report);
+	monitor_empty(&m->report, MONITOR_LISTED, 0);
+	m->report.head.value = MONITOR_COPIES;
+	monitor_send(connection, &m->report);
 }
 
 /* ---- making one */
@@ -125,32 +123,33 @@ void process_list(struct monitor *m, int connection)
 static void fail(struct monitor *m, struct process *p, int error)
 {
 	writer_forget(m, p); /* before the server tries again, with the same pipes */
-	monitor_empty(&report, MONITOR_FAILED, p->number);
-	report.head.error = error;
-	report.head.step = UINT32_MAX;
-	monitor_tell(m, &report);
+	monitor_empty(&m->report, MONITOR_FAILED, p->number);
+	m->report.head.error = error;
+	m->report.head.step = UINT32_MAX;
+	monitor_tell(m, &m->report);
 	drop(m, p);
 }
 
 static int start_helper(struct monitor *m, struct process *p, struct monitor_message *r)
 {
 	int pair[2];
+	pid_t helper;
 
 	standby_assign(m, p, r);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	r->head.pid = getpid();
-	p->helper = fork();
-	if (p->helper == 0) {
+	helper = fork();
+	if (helper == 0) {
 		close(pair[0]);
-		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked], .word = p->may_stay ? m->word : NULL, .name = m->name }, r);
+		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked], .word = p->may_stay ? m->word : NULL, .name = m->name,
+						 .directory = m->directory_path }, r);
 	}
 	close(pair[1]);
 	p->helper_socket = pair[0];
-	if (p->helper < 0) {
-		p->helper = 0;
+	if (helper < 0)
 		return -errno;
-	}
+	p->helper = helper;
 	return 0;
 }
 
@@ -161,10 +160,10 @@ static void begin(struct monitor *m, size_t from, struct monitor_message *r)
 	int result;
 
 	if (!p) {
-		monitor_empty(&report, MONITOR_FAILED, r->head.process);
-		report.head.error = EAGAIN;
-		report.head.step = UINT32_MAX;
-		monitor_tell(m, &report);
+		monitor_empty(&m->report, MONITOR_FAILED, r->head.process);
+		m->report.head.error = EAGAIN;
+		m->report.head.step = UINT32_MAX;
+		monitor_tell(m, &m->report);
 		return;
 	}
 	if (r->head.kind != MONITOR_EXEC)
@@ -211,8 +210,6 @@ static void made(struct monitor *m, struct process *p, struct monitor_message *a
 	pump_begin(&p->pump, fcntl(p->master, F_DUPFD_CLOEXEC, 3), input, output);
 }
 
-static struct monitor_message answer;
-
 /* The container's first process: what is inside its namespaces must end before its end is told. */
 static bool first_lives(const struct monitor *m)
 {
@@ -226,17 +223,17 @@ static void lost(struct monitor *m, struct process *p)
 {
 	if (!p->may_stay)
 		return;
-	monitor_empty(&answer, MONITOR_MADE, p->number);
-	if (standby_has_made(m, &answer))
-		made(m, p, &answer);
-	monitor_close_fds(&answer);
+	monitor_empty(&m->answer, MONITOR_MADE, p->number);
+	if (standby_has_made(m, &m->answer))
+		made(m, p, &m->answer);
+	monitor_close_fds(&m->answer);
 	p->may_stay = false;
 }
 
 /* One word of it; false at its end. */
 static bool hear(struct monitor *m, struct process *p)
 {
-	int got = monitor_receive(p->helper_socket, &answer);
+	int got = monitor_receive(p->helper_socket, &m->answer);
 
 	if (got == -EAGAIN)
 		return false;
@@ -245,21 +242,21 @@ static bool hear(struct monitor *m, struct process *p)
 		lost(m, p);
 		return false;
 	}
-	if (answer.head.kind == MONITOR_FAILED) {
+	if (m->answer.head.kind == MONITOR_FAILED) {
 		writer_forget(m, p);
 		if (p->may_stay)
-			standby_add_status(m, &answer.head);
+			standby_add_status(m, &m->answer.head);
 	}
-	if (answer.head.kind == MONITOR_MADE)
-		made(m, p, &answer);
+	if (m->answer.head.kind == MONITOR_MADE)
+		made(m, p, &m->answer);
 	else
-		monitor_tell(m, &answer);
-	if (answer.head.kind == MONITOR_FAILED)
+		monitor_tell(m, &m->answer);
+	if (m->answer.head.kind == MONITOR_FAILED)
 		p->ended = true;
-	if (answer.head.kind == MONITOR_MADE && p->may_stay && answer.head.index)
+	if (m->answer.head.kind == MONITOR_MADE && p->may_stay && m->answer.head.index)
 		standby_keep(m, p, first_lives(m));
 	p->may_stay = false; /* it has spoken */
-	monitor_close_fds(&answer);
+	monitor_close_fds(&m->answer);
 	return true;
 }
 
@@ -325,14 +322,14 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 	p->ended = true;
 	if (!tell_first)
 		record_write(m, p, &ending);
-	monitor_empty(&report, MONITOR_ENDED, p->number);
-	report.head.pid = p->pid;
-	report.head.status = ending.status;
-	report.head.signal = ending.signal;
-	report.head.oom = ending.oom;
-	report.head.seconds = ending.at.tv_sec;
-	report.head.nanoseconds = (uint32_t)ending.at.tv_nsec;
-	monitor_tell(m, &report);
+	monitor_empty(&m->report, MONITOR_ENDED, p->number);
+	m->report.head.pid = p->pid;
+	m->report.head.status = ending.status;
+	m->report.head.signal = ending.signal;
+	m->report.head.oom = ending.oom;
+	m->report.head.seconds = ending.at.tv_sec;
+	m->report.head.nanoseconds = (uint32_t)ending.at.tv_nsec;
+	monitor_tell(m, &m->report);
 	if (tell_first)
 		record_write(m, p, &ending);
 	wherry_close(&p->pidfd);

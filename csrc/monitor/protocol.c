@@ -66,7 +66,7 @@ static int take_descriptors(struct monitor_message *message, const struct msghdr
 
 int monitor_receive(int socket, struct monitor_message *message)
 {
-	struct iovec part[2] = { { &message->head, sizeof(message->head) }, { message->data, sizeof(message->data) } };
+	struct iovec part[2] = { { &message->head, sizeof(message->head) }, { message->data, MAX_MESSAGE } };
 	union control control = { .space = { 0 } };
 	struct msghdr header = { .msg_iov = part, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof(control) };
 	ssize_t size;

@@ -13,11 +13,9 @@
 /* Execs come one after the other, or every ten seconds as probes do: then it is cheaper to begin anew than to keep memory, and a namespace. */
 enum { STAY_MS = 1000 };
 
-static struct monitor_message request;
-
 void standby_prepare(struct monitor *m)
 {
-	void *word = mmap(NULL, sizeof(*m->word), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *word = mmap(NULL, sizeof(*m->word), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
 	m->word = word == MAP_FAILED ? NULL : word;
 	m->standby.socket = -1;
@@ -62,11 +60,11 @@ bool standby_take(struct monitor *m, struct process *p, const struct monitor_mes
 	if (!s->pid || !ordinary(r) || s->asked != p->asked || s->peer != p->peer || fstat(r->fd[MONITOR_FD_PLAN], &plan) < 0 ||
 	    plan.st_dev != s->plan_device || plan.st_ino != s->plan_file)
 		return false;
-	monitor_empty(&request, MONITOR_EXEC, p->number);
+	monitor_empty(&m->report, MONITOR_EXEC, p->number);
 	for (int i = 0; i < 3; i++)
-		request.fd[MONITOR_FD_STDIN + i] = r->fd[MONITOR_FD_STDIN + i];
+		m->report.fd[MONITOR_FD_STDIN + i] = r->fd[MONITOR_FD_STDIN + i];
 	assign(m, p);
-	if (monitor_send(s->socket, &request) < 0) { /* it has ended, and is not reaped yet */
+	if (monitor_send(s->socket, &m->report) < 0) { /* it has ended, and is not reaped yet */
 		p->may_stay = false;
 		return false;
 	}

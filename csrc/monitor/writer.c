@@ -13,7 +13,8 @@ static const char title[] = "wherry-outputs"; /* as long as "wherry-monitor" */
 
 enum { DRAIN_MS = 5000, AGAIN_MS = 50 };
 
-static struct monitor_message word;
+static char texts[MAX_MESSAGE];
+static struct monitor_message word = { .data = texts };
 
 static void give(const struct monitor *m, const struct process *p)
 {

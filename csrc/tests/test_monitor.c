@@ -10,7 +10,8 @@
 
 #include <sys/mman.h>
 
-static struct monitor_message sent, got;
+static char texts[MAX_MESSAGE];
+static struct monitor_message sent, got = { .data = texts };
 static int pair[2];
 
 static void open_pair(void)

@@ -11,7 +11,8 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-static struct monitor_message sent, answer;
+static char answered[MAX_MESSAGE];
+static struct monitor_message sent, answer = { .data = answered };
 static char path[] = "/tmp/wherry-output-XXXXXX";
 static int ends[2], log_fd, writer_socket;
 static pid_t writer;

@@ -202,7 +202,7 @@ static void lookup_child(void)
 
 		CHECK_EQUAL(result, cases[i].result);
 		if (cases[i].program)
-			CHECK_TEXT(m->program, cases[i].program);
+			CHECK_TEXT(m->prepared.program, cases[i].program);
 		else
 			CHECK_EQUAL(m->failed_call, WHERRY_CALL_LOOKUP);
 		if (check_failures)
@@ -237,7 +237,7 @@ static void lookup_long_child(void)
 	memset(path, 'a', WHERRY_MAX_PATH);
 	strcpy(path + WHERRY_MAX_PATH, ":/bin");
 	CHECK_EQUAL(look_up(m, "tool", path), 0); /* passed over */
-	CHECK_TEXT(m->program, "/bin/tool");
+	CHECK_TEXT(m->prepared.program, "/bin/tool");
 }
 
 static void test_lookup_of_long_paths(void)
@@ -272,7 +272,7 @@ static const char *home_of(struct wherry_machine *m, uint32_t uid)
 	const struct wherry_op_program op = { .arguments = build_list("/bin/tool", NULL), .uid = uid, .flags = WHERRY_PROGRAM_FILL_HOME };
 
 	CHECK_EQUAL(op_program(m, &op), 0);
-	return m->home;
+	return m->prepared.home;
 }
 
 static void home_child(void)
@@ -291,7 +291,7 @@ static void home_child(void)
 	CHECK(unlink("/etc/passwd") == 0 && mkfifo("/etc/passwd", 0666) == 0);
 	CHECK_TEXT(home_of(m, 0), "HOME=/"); /* and does not wait for a writer */
 	CHECK_EQUAL(look_up(m, "/bin/tool", ""), 0);
-	CHECK_TEXT(m->home, "");
+	CHECK(!m->prepared.home);
 }
 
 static void test_home(void)
@@ -416,7 +416,7 @@ static void execute_as_user_child(void)
 	m->ordered = true;
 	CHECK(setresuid(USER, USER, USER) == 0);
 	snprintf(path, sizeof(path), "%s/first/tool", place);
-	CHECK_TEXT(m->program, path);
+	CHECK_TEXT(m->prepared.program, path);
 	if (check_failures)
 		check_exit();
 	_exit(op_execute(m, &execute) == 0);

@@ -25,11 +25,20 @@ struct wherry_code {
 	const struct wherry_op *step[WHERRY_MAX_STEPS + 1];
 };
 
-enum { WHERRY_CALLERS = 6 };
+enum { WHERRY_CALLERS = 6, WHERRY_FEW_TEXTS = 128 };
 
-/* Everything one executor knows. One per process, static storage. */
+/* By OP_PROGRAM, for OP_EXECUTE. */
+struct wherry_prepared {
+	const char *name;       /* argv[0] */
+	const char *candidates; /* what is left of PATH behind the one found; NULL = it was no search */
+	const char *program;    /* what OP_EXECUTE executes */
+	const char **argv, **envp;
+	const char *home;       /* "HOME=...", NULL = none */
+};
+
+/* Everything one executor knows. One per process, static storage. What is written on the way of every process stands together, with the beginning of the
+ * table of steps behind it: each of its pages is copied for each process that writes into it. */
 struct wherry_machine {
-	struct wherry_code code;
 	const uint8_t *launch;                     /* struct wherry_launch, NULL in the caller */
 	const char *slots[WHERRY_SLOT_COUNT];
 	int registers[WHERRY_MAX_REGISTERS];       /* -1 = empty */
@@ -47,8 +56,6 @@ struct wherry_machine {
 	uint32_t failed_call;                      /* set by wherry_fail() */
 	uint64_t failed_value;
 	bool published;                            /* init: failures now go to the result fifo */
-	char program[WHERRY_MAX_PATH];             /* set by OP_PROGRAM: what OP_EXECUTE executes */
-	char home[WHERRY_MAX_PATH];                /* "HOME=..." set by OP_PROGRAM, "" = none */
 	uint32_t requested;                        /* init: WHERRY_RUN of this step is sent already (by OP_SECCOMP's helper): only wait for the answer. 0 = none */
 	bool directory_refused;                    /* OP_WORKING_DIRECTORY stage 0 was not allowed: stage 1 tries again */
 	struct wherry_span *trace;                 /* shared by all executors, one for each step; NULL = nobody wants a timeline */
@@ -57,6 +64,12 @@ struct wherry_machine {
 	pid_t *cloned;                             /* by_caller, shared memory: init's pid is there before init runs, and it is a child of the caller's parent; or NULL */
 	bool bounded;                              /* init: OP_BOUNDING was done before the clone */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
+	char own_pid[24];                          /* init: as it sees it */
+	struct wherry_prepared prepared;           /* init */
+	const char *vectors[WHERRY_FEW_TEXTS];     /* of `prepared`, where they have room */
+	struct wherry_code code;
+	char program[WHERRY_MAX_PATH];             /* of `prepared`, where it was searched for */
+	char home[WHERRY_MAX_PATH];                /* of `prepared` */
 };
 
 /* Records which call failed and returns -error. error > 0 is an errno or an enum wherry_refusal. */

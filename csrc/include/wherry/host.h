@@ -21,6 +21,7 @@ struct host_request {
 	size_t plan_size;
 	const char *root;           /* --root, absolute; exists or is made 0700 */
 	const char *id, *bundle, *bundle_json;
+	const char *directory;      /* <root>/<id>, where somebody has it already; or NULL */
 	const void *config;         /* bytes of config.json, kept as a copy in the state directory */
 	size_t config_size;
 	const char *pid_file;       /* or NULL */
@@ -51,7 +52,6 @@ struct host_bytes {
 
 /* One create in progress, or a created container. */
 struct host_create {
-	struct wherry_machine machine; /* first: the caller's operations find the rest by it */
 	struct host_request request;
 	int root, directory;        /* state root and container directory; the directory is flocked */
 	int record;
@@ -72,7 +72,9 @@ struct host_create {
 	uint64_t start_time;        /* of init */
 	struct wherry_message failure; /* what failed; kind = WHERRY_FAILED */
 	int undo_error;             /* what the undoing could not do, as errno; the state directory is then left for gc */
-	char slot_directory[WHERRY_MAX_PATH], slot_pid[24], slot_start_time[24], slot_created[40];
+	char slot_pid[24], slot_start_time[24], slot_created[40];
+	struct wherry_machine machine; /* the caller's operations find the rest by it. What stands before its table of steps is what an exec writes: one page */
+	char slot_directory[WHERRY_MAX_PATH];
 };
 
 /* create.c. Each returns 0 or -errno / -refusal with c->failure filled, and has then undone all that was done (host_create_undo).

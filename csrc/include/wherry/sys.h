@@ -47,10 +47,9 @@ static inline void wherry_close(int *fd)
 {
 	int saved = errno;
 
-	if (*fd >= 0)
-		close(*fd);
+	if (*fd >= 0 && close(*fd) < 0)
+		errno = saved;
 	*fd = -1;
-	errno = saved;
 }
 
 /* cleanup_fd int fd = -1; closes at the end of the scope whatever is in it then. */
