@@ -7,13 +7,19 @@
 #include "wherry/host.h"
 #include "wherry/sys.h"
 
+#include <inttypes.h>
 #include <link.h>
 #include <malloc.h>
 #include <poll.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 #ifndef P_PIDFD
 #define P_PIDFD 3
@@ -190,6 +196,82 @@ static void native_trim(void)
 #ifdef __GLIBC__
 	malloc_trim(0);
 #endif
+}
+
+/* ---- pages that one fork has written to, for the next ones of the same parent */
+
+/* Each is an address, and in its lowest bits a number of pages less one. */
+struct native_ranges {
+	uint64_t *at;
+	unsigned int count, most;
+};
+
+static const uint64_t native_range_pages = (1 << 12) - 1;
+
+static void native_add_page(struct native_ranges *r, uintptr_t address, uintptr_t page)
+{
+	uint64_t *last = r->count ? &r->at[r->count - 1] : NULL;
+	uint64_t pages = last ? *last & native_range_pages : native_range_pages;
+
+	if (pages < native_range_pages && *last - pages + (pages + 1) * page == address)
+		++*last;
+	else if (r->count < r->most)
+		r->at[r->count++] = address;
+}
+
+/* There, of nobody else, and of no file. */
+static bool native_is_own(uint64_t entry)
+{
+	return entry >> 63 & 1 && entry >> 56 & 1 && !(entry >> 61 & 1);
+}
+
+static void native_add_own(struct native_ranges *r, int pagemap, uintptr_t begin, uintptr_t end, uintptr_t page)
+{
+	uint64_t entries[256];
+	const size_t most = sizeof(entries), one = sizeof(*entries);
+	ssize_t got;
+
+	for (uintptr_t at = begin; at < end; at += (size_t)got / one * page) {
+		size_t wanted = (end - at) / page * one;
+
+		got = pread(pagemap, entries, wanted < most ? wanted : most, (off_t)(at / page * one));
+		if (got < (ssize_t)one)
+			return;
+		for (size_t i = 0; i < (size_t)got / one; i++)
+			if (native_is_own(entries[i]))
+				native_add_page(r, at + i * page, page);
+	}
+}
+
+/* How many ranges; 0 where the kernel does not tell. */
+static unsigned int native_own_pages(uint64_t *ranges, unsigned int most)
+{
+	struct native_ranges found = { .at = ranges, .most = most };
+	cleanup_fd int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	FILE *maps = fopen("/proc/self/maps", "re");
+	char line[512], may[5];
+	uintptr_t begin, end;
+
+	while (maps && pagemap >= 0 && fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s", &begin, &end, may) == 3 && may[1] == 'w' && may[3] == 'p')
+			native_add_own(&found, pagemap, begin, end, (uintptr_t)sysconf(_SC_PAGESIZE));
+	if (maps)
+		fclose(maps);
+	return found.count;
+}
+
+/* As if they had been written to: the kernel copies them now. Before Linux 5.14 it does so when they are. */
+static void native_take_pages(const void *ranges, unsigned int count)
+{
+	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	const uint64_t *at = ranges;
+
+	for (unsigned int i = 0; i < count; i++) {
+		const uint64_t pages = at[i] & native_range_pages;
+
+		if (madvise((void *)(uintptr_t)(at[i] - pages), (pages + 1) * page, MADV_POPULATE_WRITE) < 0 && errno == EINVAL)
+			return;
+	}
 }
 
 /* ---- mounts of a root filesystem, on the host */

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server that is there before anybody asks for one: a fork of the zygote, which has done what every server does first, and waits at the zygote's
-socket in its place. Who asks waits for no fork. Both let go of all files' pages while they wait.
+socket in its place. Who asks waits for no fork, and hardly for a page to be copied: the spare has those already that a server writes to, as another
+fork has found out. Zygote and spare let go of all files' pages while they wait.
 """
 
+import _signal  # type: ignore[import-not-found]
 import _socket
 import posix
 import select
@@ -12,20 +14,52 @@ from wherry.kernel import memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wherry_shim.zygote import Zygote
 
 _TAKEN = b"t"
+_LESSON_S = 2  # it takes some milliseconds
+
+
+class Lesson:
+    """A fork does once, with nobody, what a server does, and says which pages it has written to."""
+
+    def __init__(self, live: "Callable[[], None]") -> None:
+        self._pages = b""
+        self._file, theirs = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        self.pid = posix.fork()
+        if not self.pid:
+            try:
+                _signal.alarm(_LESSON_S)
+                live()
+                posix.write(theirs, memory.own_pages())
+            finally:
+                posix._exit(0)
+        posix.close(theirs)
+
+    def pages(self) -> bytes:
+        """Nothing, as long as it has not come to its end."""
+        if self._file >= 0:
+            try:
+                self._pages = posix.read(self._file, 1 << 16)
+            except BlockingIOError:
+                return b""
+            posix.close(self._file)
+            self._file = -1
+        return self._pages
 
 
 class Spare:
-    """The zygote's end of one."""
+    """The zygote's end of one. pages: that it is to take."""
 
-    def __init__(self, listener: "_socket.socket", zygote: "Zygote") -> None:
+    def __init__(self, listener: "_socket.socket", zygote: "Zygote", pages: bytes) -> None:
         self._line, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self.pid = posix.fork()
         if not self.pid:
             try:
                 self._line.close()
+                memory.take_pages(pages)
                 wait(listener, theirs, zygote)
             finally:
                 posix._exit(1)

@@ -23,7 +23,7 @@ from time import monotonic
 
 from wherry_shim import monitor
 from wherry_shim.descriptors import passed, rights
-from wherry_shim.spare import Spare
+from wherry_shim.spare import Lesson, Spare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ PATIENCE = 0.02
 IDLE = 30.0  # probes come every ten seconds, and keep it
 SETTLE = 0.05  # without a request, before a spare is made: what was asked for has the processor first
 TITLE = "containerd-shim-wherry-v2 zygote"
+REHEARSAL = "containerd-shim-wherry-v2 rehearsal"
+"""Its title before, and that of the child that is no spare."""
 NAMESPACES = ("mnt", "pid", "user", "net", "ipc", "uts", "cgroup")
 CREDENTIALS = (b"Uid:", b"Gid:", b"Groups:", b"CapPrm:", b"CapEff:", b"CapBnd:", b"NoNewPrivs:", b"Seccomp:")
 _PEER = Struct("3i")
@@ -109,6 +111,7 @@ class Zygote:
 
     def __init__(self, path: str, serve: "Callable[[list[str]], None]", rehearse: "Callable[[], None]" = lambda: None) -> None:
         self.path, self._serve, self.rehearse = path, serve, rehearse
+        self._lesson: "Lesson | None" = None
         self._listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
 
     def bind(self) -> bool:
@@ -142,6 +145,17 @@ class Zygote:
         finally:
             peer.close()
 
+    def learn(self, execute: "Callable[[], None]") -> None:
+        """Which pages a spare is to take. execute: what servers do after what rehearse() does. It holds nobody up: a child finds out."""
+
+        def live() -> None:
+            prepared = Prepared()
+            self.rehearse()
+            prepared.title.set(REHEARSAL)
+            execute()
+
+        self._lesson = Lesson(live)
+
     def run(self) -> None:
         """Until nobody has asked for IDLE seconds."""
         asked = monotonic()
@@ -149,7 +163,8 @@ class Zygote:
             if self._asked(SETTLE):
                 asked = monotonic()
                 continue
-            if Spare(self._listener, self).taken(IDLE):
+            pages = b"" if self._lesson is None else self._lesson.pages()
+            if Spare(self._listener, self, pages).taken(IDLE):
                 asked = monotonic()
             elif monotonic() - asked >= IDLE and self._leave():
                 self._listener.close()
@@ -388,12 +403,14 @@ def leave_behind(directory: str, serve: "Callable[[list[str]], None]", rehearse:
         if zygote.bind():
             from wherry_shim import plans, rehearsal
 
-            set_title(TITLE)
+            set_title(REHEARSAL)
             plans.Facts.gather()
             for _ in range(REHEARSALS):
                 rehearse()
             rehearsal.execute(REHEARSALS)
             tidy()
+            zygote.learn(lambda: rehearsal.execute(1))
+            set_title(TITLE)
             zygote.run()
     finally:
         posix._exit(0)

@@ -3,6 +3,7 @@
 
 import ctypes
 import gc
+import mmap
 import os
 import re
 import resource
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wherry.kernel import native
-from wherry_shim import bootstrap_start, containerd_server, rehearsal, zygote
+from wherry_shim import bootstrap_start, containerd_server, rehearsal, spare, zygote
 
 from .daemon import wait_until
 from .shims import BINARY, Shim, alive, wait_for_end
@@ -182,6 +183,45 @@ def test_a_spare_is_the_next_server(shim: Callable[[str], Shim], warm: int) -> N
     [spare] = spares(warm)
     os.kill(warm, signal.SIGKILL)
     wait_for_end(spare)
+
+
+def test_a_spare_has_the_pages_that_a_server_writes_to() -> None:
+    """What a fork has learned, another one need not wait for. Counted are page faults of writes."""
+    area = mmap.mmap(-1, 64 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area.madvise(mmap.MADV_NOHUGEPAGE)
+    reader, writer = os.pipe()
+
+    def work() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for at in range(0, len(area), mmap.PAGESIZE):
+            area[at] = 1
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    class Rehearsed:
+        def rehearse(self) -> None:
+            os.write(writer, bytes([work()]))
+
+    def faults_of_a_spare(pages: bytes) -> int:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            one = spare.Spare(listener, Rehearsed(), pages)
+            found = os.read(reader, 1)[0]
+            assert not one.taken(0)
+        os.waitpid(one.pid, 0)
+        return found
+
+    work()
+    lesson = spare.Lesson(work)
+    os.waitpid(lesson.pid, 0)
+    assert faults_of_a_spare(b"") >= 64
+    assert faults_of_a_spare(lesson.pages()) < 4
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_lesson_that_fails_teaches_nothing() -> None:
+    lesson = spare.Lesson(lambda: os._exit(1))
+    os.waitpid(lesson.pid, 0)
+    assert lesson.pages() == b"" == lesson.pages()
 
 
 def test_a_server_that_ended_leaves_no_zombie(shim: Callable[[str], Shim], warm: int) -> None:
