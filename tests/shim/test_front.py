@@ -29,7 +29,7 @@ PYTHON = "containerd-shim-wherry-python"
 
 @pytest.fixture
 def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Shim]]:
-    """Shims whose command is the lonely copy, once there is a zygote."""
+    """Shims whose command is the lonely copy, once there is a zygote that answers at once: without Python a worker can come from nowhere else."""
     monkeypatch.delenv("WHERRY_ZYGOTE", raising=False)
     if os.environ.get("WHERRY_SHIM_PARK") == "off":  # then every start is Python's
         monkeypatch.delenv("WHERRY_SHIM_PARK")
@@ -47,7 +47,7 @@ def shim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     make("first").start()
     path = zygote.socket_path(bootstrap_start.DIRECTORY, str(place / PYTHON))
     deadline = time.monotonic() + 20
-    while not (pid := zygote_pid(path)):
+    while not ((pid := zygote_pid(path)) and b"zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()):  # before, it rehearses: who asks may not wait so long
         assert time.monotonic() < deadline
         time.sleep(0.02)
     (place / PYTHON).unlink()
