@@ -246,7 +246,7 @@ int wherry_await_start(struct wherry_machine *m)
 static int run_own(struct wherry_machine *m, struct walk *walk, uint32_t step)
 {
 	const struct wherry_op *op = m->code.step[step];
-	int error = op->code == OP_BOUNDING && m->bounded ? 0 : wherry_run_step(m, step);
+	int error = wherry_run_step(m, step);
 
 	if (op->code == OP_ATTACH_TASKS && (error == -EACCES || error == -EPERM) && !m->by_caller)
 		return ask_launcher(m, walk, step);

@@ -363,19 +363,6 @@ int wherry_prepare_clone(struct wherry_machine *m)
 	return error;
 }
 
-int wherry_bound_itself(struct wherry_machine *m)
-{
-	uint32_t clone = m->current;
-	int error = 0;
-
-	for (uint32_t step = clone; !error && step < m->code.steps; step++)
-		if (m->code.step[step]->code == OP_BOUNDING)
-			error = wherry_run_step(m, step);
-	m->current = clone;
-	m->bounded = !error;
-	return error;
-}
-
 /* There init begins, in a copy of this process, and does not come back. */
 int wherry_clone_itself(struct wherry_machine *m)
 {

@@ -127,12 +127,11 @@ static pid_t plain_clone(uint64_t flags, int *pidfd)
 }
 
 /* clone3 into the cgroup; without the cgroup where the kernel does not know that (the child attaches itself); clone. */
-static pid_t clone_init(const struct wherry_machine *m, const struct wherry_op_clone *op, int cgroup, int *pidfd, bool *attach)
+static pid_t clone_init(uint64_t flags, int cgroup, int *pidfd, bool *attach)
 {
-	bool own = m->by_caller && !m->cloned;
 	struct clone_args args = {
-		.flags = op->flags | CLONE_PIDFD | CLONE_INTO_CGROUP | (own ? 0 : CLONE_PARENT) | (m->cloned ? CLONE_PARENT_SETTID : 0),
-		.pidfd = (uintptr_t)pidfd, .parent_tid = (uintptr_t)m->cloned, .exit_signal = own ? SIGCHLD : 0, .cgroup = (uint64_t)cgroup,
+		.flags = flags | CLONE_PIDFD | CLONE_INTO_CGROUP, .pidfd = (uintptr_t)pidfd, .exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD,
+		.cgroup = (uint64_t)cgroup,
 	};
 	pid_t pid;
 
@@ -148,8 +147,6 @@ static pid_t clone_init(const struct wherry_machine *m, const struct wherry_op_c
 	pid = sys_clone3(&args, CLONE_ARGS_SIZE_VER0);
 	if (pid >= 0 || (errno != ENOSYS && errno != EPERM))
 		return pid;
-	if (m->cloned) /* it has one place for a pid or a pidfd: the child is our own, and nobody has been told of it */
-		args.flags = (args.flags & ~(uint64_t)(CLONE_PARENT | CLONE_PARENT_SETTID)) | SIGCHLD;
 	return plain_clone(args.flags | args.exit_signal, pidfd);
 }
 
@@ -175,16 +172,32 @@ static int connect_init(struct wherry_machine *m, int pair[2])
 	return wherry_fail_errno(m, WHERRY_CALL_SOCKETPAIR);
 }
 
+static int cgroup_of(const struct wherry_machine *m, const struct wherry_op_clone *op)
+{
+	return op->into_cgroup == WHERRY_NO_REGISTER ? -1 : m->registers[op->into_cgroup];
+}
+
+pid_t wherry_clone_ahead(struct wherry_machine *m, const struct wherry_op_clone *op)
+{
+	pid_t pid = clone_init(op->flags, cgroup_of(m, op), &m->init_pidfd, &m->unattached);
+
+	return pid < 0 ? wherry_fail_errno(m, WHERRY_CALL_CLONE) : pid;
+}
+
+int wherry_go_on_as_init(struct wherry_machine *m, int error)
+{
+	return wherry_init_main(m, error ? error : enter_cgroup(m, (const void *)m->code.step[m->current], m->unattached));
+}
+
 int op_clone(struct wherry_machine *m, const struct wherry_op_clone *op)
 {
-	int cgroup = op->into_cgroup == WHERRY_NO_REGISTER ? -1 : m->registers[op->into_cgroup];
 	int pair[2], pidfd = -1, error = connect_init(m, pair);
 	bool attach;
 	pid_t pid;
 
 	if (error)
 		return error;
-	pid = clone_init(m, op, cgroup, &pidfd, &attach);
+	pid = clone_init(op->flags | (m->by_caller ? 0 : CLONE_PARENT), cgroup_of(m, op), &pidfd, &attach);
 	if (pid < 0) {
 		error = wherry_fail_errno(m, WHERRY_CALL_CLONE);
 		wherry_close(&pair[0]);

@@ -238,12 +238,17 @@ int host_restore_finish(struct host_create *c, pid_t init, int console_master)
 	return settle(c, result);
 }
 
+int host_exec_prepare(struct host_create *c, const struct host_request *request, uint32_t *launch)
+{
+	return prepare(c, request, true, launch);
+}
+
 /* Nobody starts an exec: both of init's fifos are the end of one pipe. What fails after the commit comes through it, and its end says that
  * the program executes. */
 int host_exec_begin(struct host_create *c, const struct host_request *request)
 {
 	uint32_t launch = 0;
-	int result = prepare(c, request, true, &launch);
+	int result = host_exec_prepare(c, request, &launch);
 
 	if (result == 0)
 		result = host_open_execution(c);

@@ -97,8 +97,8 @@ static inline uint32_t host_deadline_ms(const struct host_request *request)
 {
 	return request->deadline_ms ? request->deadline_ms : 120 * 1000;
 }
+int host_exec_prepare(struct host_create *c, const struct host_request *request, uint32_t *launch); /* all that can be refused before anything is made */
 int host_open_execution(struct host_create *c);  /* exec: both of init's fifos are the writing end of one pipe ... */
-int host_await_pipe(struct host_create *c, short events); /* until something has come through it (POLLIN), or its end has (0); the deadline is a refusal */
 int host_await_execution(struct host_create *c); /* ... and this reads it: what failed behind the commit, or its end */
 int host_exec_end(struct host_create *c, int result); /* waits for it, and undoes what failed */
 void host_await_settled(struct host_create *c);  /* after the commit: until init has closed what it needs no more, and the launcher has ended */

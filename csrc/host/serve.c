@@ -230,21 +230,15 @@ int host_serve(struct host_create *c)
 	return result;
 }
 
-int host_await_pipe(struct host_create *c, short events)
+int host_await_execution(struct host_create *c)
 {
-	struct pollfd item = { .fd = c->execution, .events = events };
+	struct pollfd item = { .fd = c->execution, .events = POLLIN };
+	int got;
 
 	while (poll(&item, 1, time_left(c)) < 0 && errno == EINTR)
 		;
-	return item.revents ? 0 : host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
-}
-
-int host_await_execution(struct host_create *c)
-{
-	int got = host_await_pipe(c, POLLIN);
-
-	if (got < 0)
-		return got;
+	if (!item.revents)
+		return host_refuse(c, c->machine.current, WHERRY_CALL_NONE, WHERRY_DEADLINE, 0);
 	got = host_read_result(c->execution, &c->failure);
 	if (got == 1)
 		return -c->failure.error;

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Makes one process, as a child of the monitor that ends when it is made: the process is then the monitor's, which is a subreaper, and
- * a create that hangs holds up nobody's terminal. It dies with the monitor, and until the commit init dies with it.
- *
- * Of execs one may stay, and makes the next one by the same plan too: standby.c.
+ * a create that hangs holds up nobody's terminal. It dies with the monitor, and until the commit init dies with it. Most execs need none: exec.c.
  */
 #include "monitor.h"
 
@@ -60,7 +58,7 @@ static uint32_t read_extra(const struct monitor_message *request)
 	return count;
 }
 
-static int prepare(const struct monitor_message *r, struct host_request *request)
+int helper_request(const struct monitor_message *r, struct host_request *request)
 {
 	int result = map(r->fd[MONITOR_FD_PLAN], &request->plan, &request->plan_size);
 
@@ -88,18 +86,13 @@ static void say(int socket, uint16_t kind, uint32_t process)
 	monitor_send(socket, &job.message);
 }
 
-/* Of an exec first to the server that waits for it, then to the monitor, which tells the others. True: we stay. */
-static bool say_made(const struct helper_ends *ends, uint32_t process)
+/* Of an exec first to the server that waits for it, then to the monitor, which tells the others. */
+static void say_made(const struct helper_ends *ends, uint32_t process)
 {
-	bool stays = ends->word && host_exec_stays(&job.create);
-
 	monitor_empty(&job.message, MONITOR_MADE, process);
 	job.message.head.pid = job.create.machine.init;
 	job.message.fd[MONITOR_FD_PROCESS] = wherry_steal(&job.create.machine.init_pidfd);
 	job.message.fd[MONITOR_FD_MASTER] = job.create.request.console_master;
-	job.message.head.index = stays;
-	if (ends->word)
-		ends->word->made = true;
 	if (process == 0)
 		host_create_release(&job.create); /* the lock: whoever hears of it may start it */
 	else
@@ -109,18 +102,20 @@ static bool say_made(const struct helper_ends *ends, uint32_t process)
 		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
 		host_await_settled(&job.create);
 	}
-	return stays;
+}
+
+void helper_describe(struct monitor_message *failed, uint32_t process, const struct wherry_message *failure, int error)
+{
+	monitor_empty(failed, MONITOR_FAILED, process);
+	failed->head.error = failure->kind ? failure->error : error;
+	failed->head.step = failure->kind ? failure->step : UINT32_MAX;
+	failed->head.call = failure->call;
+	failed->head.value = failure->value;
 }
 
 static void say_failure(int socket, uint32_t process, int error)
 {
-	const struct wherry_message *failure = &job.create.failure;
-
-	monitor_empty(&job.message, MONITOR_FAILED, process);
-	job.message.head.error = failure->kind ? failure->error : error;
-	job.message.head.step = failure->kind ? failure->step : UINT32_MAX;
-	job.message.head.call = failure->call;
-	job.message.head.value = failure->value;
+	helper_describe(&job.message, process, &job.create.failure, error);
 	job.message.head.undo = job.create.undo_error;
 	monitor_send(socket, &job.message);
 }
@@ -180,14 +175,13 @@ static int keep_own(struct helper_ends *ends, struct host_request *request)
 	request->program = PROGRAM;
 	request->stdio[0] = request->stdio[1] = request->stdio[2] = -1;
 	request->launch = host_launch_itself;
-	request->cloned = ends->word ? &ends->word->cloned : NULL;
 	return result;
 }
 
 static int make(struct helper_ends *ends, const struct monitor_message *r)
 {
 	struct host_request request = { 0 };
-	int result = prepare(r, &request);
+	int result = helper_request(r, &request);
 
 	if (result < 0)
 		return result;
@@ -248,53 +242,6 @@ static int become(int socket, const struct monitor_message *r)
 	return -errno;
 }
 
-/* ---- the next one ------------------------------------------------------------------------------------------------------- */
-
-/* It keeps nothing of a process that it has made. */
-static int let_go(void)
-{
-	monitor_close_fds(&job.message);
-	for (int i = 0; i < 3; i++)
-		if (dup2(PROGRAM, i) < 0)
-			return -errno;
-	return 0;
-}
-
-/* What it does to stay takes 0.1 ms, and whoever has asked for the exec, and what was executed, may be waiting for this processor: they come first,
- * unless the next request is there already. */
-static void give_way(int monitor)
-{
-	enum { AWAY_MS = 2 };
-	struct pollfd item = { .fd = monitor, .events = POLLIN };
-
-	poll(&item, 1, AWAY_MS);
-}
-
-/* The plan, the namespaces and the tasks files are there. Whatever is not as it should be ends it: the next exec has a helper of its own. */
-static void stand_by(const struct helper_ends *ends)
-{
-	static const char title[] = "wherry-standby"; /* as long as "wherry-monitor" */
-	int null, result;
-
-	give_way(ends->monitor);
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0 || dup3(null, PROGRAM, O_CLOEXEC) < 0 || !host_exec_stay(&job.create))
-		return;
-	wherry_close(&null);
-	if (strlen(ends->name) == sizeof(title) - 1) /* now, for who looks it up by that */
-		memcpy(ends->name, title, sizeof(title));
-	while (let_go() == 0 && await_word(ends->monitor) == MONITOR_EXEC) {
-		const uint32_t process = job.message.head.process;
-
-		result = host_exec_again(&job.create, job.message.fd + MONITOR_FD_STDIN);
-		monitor_close_fds(&job.message);
-		if (result < 0)
-			say_failure(ends->monitor, process, -result);
-		if (result < 0 || !say_made(ends, process))
-			return;
-	}
-}
-
 void helper_raise_files(void)
 {
 	uint64_t all[2];
@@ -305,6 +252,12 @@ void helper_raise_files(void)
 	sys_prlimit(0, RLIMIT_NOFILE, all, NULL);
 }
 
+void helper_lower_files(void)
+{
+	if (files[1])
+		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
+}
+
 void helper_run(struct helper_ends ends, struct monitor_message *request)
 {
 	int result;
@@ -312,13 +265,12 @@ void helper_run(struct helper_ends ends, struct monitor_message *request)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (getppid() != request->head.pid) /* the monitor is gone already */
 		_exit(1);
-	if (files[1])
-		sys_prlimit(0, RLIMIT_NOFILE, files, NULL);
+	helper_lower_files();
 	job.message.data = texts;
 	result = request->head.kind == MONITOR_RESTORE ? become(ends.monitor, request) : make(&ends, request);
 	if (result < 0)
 		say_failure(ends.monitor, request->head.process, -result);
-	else if (say_made(&ends, request->head.process))
-		stand_by(&ends);
+	else
+		say_made(&ends, request->head.process);
 	_exit(0);
 }

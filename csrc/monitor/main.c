@@ -25,7 +25,7 @@ static int prepare(struct monitor *m)
 	prctl(PR_SET_NAME, "wherry-monitor", 0, 0, 0); /* it is executed by a descriptor */
 	m->request.data = of_server;
 	m->answer.data = of_helper;
-	m->listener = m->directory = m->events = m->writer_socket = -1;
+	m->listener = m->directory = m->events = m->writer_socket = m->pids = -1;
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		m->connection[i] = -1;
 	m->connection[0] = FIRST_CONNECTION;
@@ -35,7 +35,6 @@ static int prepare(struct monitor *m)
 	if (wherry_cloexec_from(FIRST_CONNECTION) || wherry_close_from(MONITOR_LOCK + 1) || wherry_reset_signals() ||
 	    sigprocmask(SIG_SETMASK, &all, NULL) < 0 || chdir("/") < 0)
 		return -1;
-	standby_prepare(m);
 	m->signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	return m->signals < 0 ? -1 : prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
@@ -94,7 +93,8 @@ static size_t fill_items(const struct monitor *m)
 	for (uint32_t i = 0; i < m->processes; i++) {
 		if (m->process[i]->released)
 			continue;
-		items[count] = (struct pollfd){ m->process[i]->helper_socket, POLLIN, 0 };
+		items[count] = exec_under_way(m->process[i]) ? (struct pollfd){ .fd = m->process[i]->execution } /* its end */
+							    : (struct pollfd){ m->process[i]->helper_socket, POLLIN, 0 };
 		count += 1 + pump_poll(&m->process[i]->pump, items + count + 1);
 	}
 	return count;
@@ -114,7 +114,7 @@ static void run_processes(struct monitor *m)
 			pump_run(&p->pump, item + 1);
 		process_pumped(m, p);
 		if (item[0].revents)
-			process_helper(m, p);
+			process_hear(m, p);
 		item += ITEMS_EACH;
 	}
 }
@@ -131,7 +131,7 @@ static void drain_signals(int signals)
 static int run_once(struct monitor *m)
 {
 	bool again = !writer_tend(m) || process_waiting(m);
-	int wait = standby_tend(m);
+	int wait = exec_tend(m);
 	size_t count = fill_items(m);
 
 	if (poll(items, count, wait < 0 && again ? KEPT_MS : wait) < 0 && errno != EINTR)
@@ -141,7 +141,7 @@ static int run_once(struct monitor *m)
 		writer_hear(m);
 	if (items[0].revents)
 		drain_signals(m->signals);
-	if (items[0].revents || m->unheard)
+	if (items[0].revents)
 		process_reap(m);
 	for (size_t i = 0; i < MAX_CONNECTIONS; i++)
 		if (items[2 + i].revents && m->connection[i] == items[2 + i].fd)
@@ -169,7 +169,6 @@ int main(int argc, char *argv[])
 			return 1;
 		begun |= monitor.processes > 0;
 	}
-	standby_end(&monitor);
 	writer_end(&monitor);
 	return 0;
 }

@@ -47,7 +47,7 @@ enum monitor_request {
 /* To each server that is connected. */
 enum monitor_report {
 	MONITOR_WAITING = 32, /* init waits for the interlude; pid */
-	MONITOR_MADE,         /* from the helper: status = the server that has asked knows already, index = it stays for the next one. pid; MONITOR_FD_PROCESS, MONITOR_FD_MASTER where there is a terminal */
+	MONITOR_MADE,         /* from the helper: status = the server that has asked knows already. pid; MONITOR_FD_PROCESS, MONITOR_FD_MASTER where there is a terminal */
 	MONITOR_FAILED,       /* step, error, call, value, undo */
 	MONITOR_ENDED,        /* status, signal, oom, time */
 	MONITOR_DRAINED,      /* the pump of its terminal has come to an end; from the writer: two streams have */
@@ -141,9 +141,9 @@ struct process {
 	int helper_socket;
 	size_t asked;        /* the connection by which it was asked for ... */
 	uint32_t peer;       /* ... and whose that was */
-	bool may_stay;       /* that one, and has not spoken yet; see standby.c */
-	dev_t plan_device;   /* of what it executes, where it may */
-	ino_t plan_file;
+	int execution;       /* it makes itself (exec.c): what it says of that. -1 = not, or no more */
+	int64_t deadline;    /* until when it has to */
+	struct wherry_message failure; /* it has not: told when it has ended. kind = WHERRY_FAILED */
 	bool ended, drained_told;
 	int hold[3], master;
 	int log[2];
@@ -155,32 +155,13 @@ struct process {
 	char meta[MAX_META];
 };
 
-/* By a helper that may stay, in memory that it shares with us: its process is our child, and may end before we have read of it. */
-struct helper_word {
-	pid_t cloned; /* 0 = not yet */
-	bool made;    /* the server may have been told */
-};
-
-/* A helper that has stayed, while it waits. */
-struct standby {
-	pid_t pid; /* 0 = none */
-	int socket;
-	dev_t plan_device;
-	ino_t plan_file;
-	size_t asked; /* the server that it tells */
-	uint32_t peer;
-	int64_t until;
-};
-
 /* What is written for every exec stands first, in one page. */
 struct monitor {
 	struct monitor_message request; /* of a server */
 	struct monitor_message answer;  /* of a helper */
 	struct monitor_message report;  /* ours, to either */
-	struct standby standby;
-	struct helper_word *word; /* NULL: none may stay */
-	bool unheard; /* a child has ended of which its helper is about to tell */
 	int signals, listener, directory, events;
+	int pids; /* our pid namespace; -1 = not opened yet */
 	uint32_t oom_before;
 	char *name; /* what ps shows */
 	pid_t writer; /* 0 = none */
@@ -194,7 +175,7 @@ struct monitor {
 };
 
 void process_request(struct monitor *m, size_t from, struct monitor_message *message); /* by that connection; takes the descriptors that it needs */
-void process_helper(struct monitor *m, struct process *p);                /* its helper has spoken */
+void process_hear(struct monitor *m, struct process *p);                  /* its helper has spoken, or itself */
 void process_reap(struct monitor *m);
 void process_pumped(struct monitor *m, struct process *p);
 bool process_over(const struct monitor *m);    /* nothing lives, nothing is made, nothing is left to be read */
@@ -214,26 +195,22 @@ bool writer_tend(struct monitor *m); /* there is one, where one is needed; false
 void writer_reaped(struct monitor *m, pid_t pid);
 void writer_end(struct monitor *m);
 
-/* standby.c */
-void standby_prepare(struct monitor *m);
-void standby_assign(struct monitor *m, struct process *p, const struct monitor_message *r); /* a helper is about to be forked: may it stay? */
-bool standby_take(struct monitor *m, struct process *p, const struct monitor_message *r);   /* hands the request to the one that has; false: to be forked */
-void standby_keep(struct monitor *m, struct process *p, bool inside);                       /* it has made p, and stays where the container lives */
-void standby_end(struct monitor *m);                                                        /* and reaps it: it has the container's mounts */
-void standby_reaped(struct monitor *m, pid_t pid);
-int standby_tend(struct monitor *m); /* for how long poll may wait: -1 = none is there */
-bool standby_speaks_of(const struct monitor *m, pid_t pid); /* a helper that has cloned that process, and will say so */
-void standby_add_status(const struct monitor *m, struct monitor_head *failure);
-bool standby_has_made(const struct monitor *m, struct monitor_message *made); /* one that has ended without a word */
+/* exec.c: one fork, and nobody between us and the process */
+int exec_begin(struct monitor *m, struct process *p, const struct monitor_message *r); /* 0; 1: it needs a helper; -errno with p->failure */
+bool exec_under_way(const struct process *p); /* it is not made yet, or never will be */
+bool exec_made(struct process *p);            /* once execution has come to its end; false: p->failure */
+void exec_ended(struct process *p, const siginfo_t *info); /* of one that was not made: how */
+int exec_tend(struct monitor *m);             /* those whose time is over; for how long poll may wait, -1 = no matter */
 
-/* helper.c: makes a process, in a child of the monitor, and ends; or stays. */
+/* helper.c: makes a process, in a child of the monitor, and ends. */
 struct helper_ends {
 	int monitor, server; /* the server that has asked; ours to close is neither */
-	struct helper_word *word; /* it may stay; or NULL */
-	char *name; /* what ps shows */
 	const char *directory; /* of the container */
 };
 void helper_raise_files(void); /* the monitor takes as many descriptors as it may; what it makes begins with the limit that it had */
+void helper_lower_files(void); /* the limit that it had */
+int helper_request(const struct monitor_message *r, struct host_request *request); /* plan and config are mapped */
+void helper_describe(struct monitor_message *failed, uint32_t process, const struct wherry_message *failure, int error); /* error: where that is empty */
 void helper_run(struct helper_ends ends, struct monitor_message *request) __attribute__((noreturn));
 
 /* record.c */

@@ -40,7 +40,7 @@ static struct process *add(struct monitor *m, const struct monitor_message *r)
 	if (p == MAP_FAILED)
 		return NULL;
 	p->number = r->head.process;
-	p->pidfd = p->helper_socket = p->master = -1;
+	p->pidfd = p->helper_socket = p->execution = p->master = -1;
 	p->hold[0] = p->hold[1] = p->hold[2] = p->log[0] = p->log[1] = -1;
 	memcpy(p->name, r->text[TEXT_NAME], r->head.length[TEXT_NAME]);
 	memcpy(p->meta, r->text[TEXT_META], r->head.length[TEXT_META]);
@@ -59,6 +59,7 @@ static void let_go(struct process *p)
 	wherry_close(&p->master);
 	wherry_close(&p->pidfd);
 	wherry_close(&p->helper_socket);
+	wherry_close(&p->execution);
 }
 
 static void drop(struct monitor *m, struct process *p)
@@ -103,7 +104,7 @@ void process_list(struct monitor *m, int connection)
 	for (uint32_t i = 0; i < m->processes; i++) {
 		const struct process *p = m->process[i];
 
-		if (!p->pid || p->ended)
+		if (!p->pid || p->ended || exec_under_way(p))
 			continue;
 		monitor_empty(&m->report, MONITOR_PROCESS, p->number);
 		m->report.head.pid = p->pid;
@@ -123,9 +124,7 @@ void process_list(struct monitor *m, int connection)
 static void fail(struct monitor *m, struct process *p, int error)
 {
 	writer_forget(m, p); /* before the server tries again, with the same pipes */
-	monitor_empty(&m->report, MONITOR_FAILED, p->number);
-	m->report.head.error = error;
-	m->report.head.step = UINT32_MAX;
+	helper_describe(&m->report, p->number, &p->failure, error);
 	monitor_tell(m, &m->report);
 	drop(m, p);
 }
@@ -135,15 +134,13 @@ static int start_helper(struct monitor *m, struct process *p, struct monitor_mes
 	int pair[2];
 	pid_t helper;
 
-	standby_assign(m, p, r);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	r->head.pid = getpid();
 	helper = fork();
 	if (helper == 0) {
 		close(pair[0]);
-		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked], .word = p->may_stay ? m->word : NULL, .name = m->name,
-						 .directory = m->directory_path }, r);
+		helper_run((struct helper_ends){ .monitor = pair[1], .server = m->connection[p->asked], .directory = m->directory_path }, r);
 	}
 	close(pair[1]);
 	p->helper_socket = pair[0];
@@ -179,7 +176,9 @@ static void begin(struct monitor *m, size_t from, struct monitor_message *r)
 		p->log[i] = wherry_steal(&r->fd[MONITOR_FD_LOG_OUT + i]);
 	helper_raise_files(); /* not before: the server may have set the limit just now */
 	writer_begin(m, p);
-	result = standby_take(m, p, r) ? 0 : start_helper(m, p, r);
+	result = exec_begin(m, p, r);
+	if (result > 0)
+		result = start_helper(m, p, r);
 	if (result < 0)
 		fail(m, p, -result);
 }
@@ -218,18 +217,6 @@ static bool first_lives(const struct monitor *m)
 	return first && alive(first);
 }
 
-/* A helper that would have stayed is gone, and did not speak. Its process is ours: it is there, or it is no more. */
-static void lost(struct monitor *m, struct process *p)
-{
-	if (!p->may_stay)
-		return;
-	monitor_empty(&m->answer, MONITOR_MADE, p->number);
-	if (standby_has_made(m, &m->answer))
-		made(m, p, &m->answer);
-	monitor_close_fds(&m->answer);
-	p->may_stay = false;
-}
-
 /* One word of it; false at its end. */
 static bool hear(struct monitor *m, struct process *p)
 {
@@ -239,31 +226,43 @@ static bool hear(struct monitor *m, struct process *p)
 		return false;
 	if (got <= 0) {
 		wherry_close(&p->helper_socket);
-		lost(m, p);
 		return false;
 	}
-	if (m->answer.head.kind == MONITOR_FAILED) {
+	if (m->answer.head.kind == MONITOR_FAILED)
 		writer_forget(m, p);
-		if (p->may_stay)
-			standby_add_status(m, &m->answer.head);
-	}
 	if (m->answer.head.kind == MONITOR_MADE)
 		made(m, p, &m->answer);
 	else
 		monitor_tell(m, &m->answer);
 	if (m->answer.head.kind == MONITOR_FAILED)
 		p->ended = true;
-	if (m->answer.head.kind == MONITOR_MADE && p->may_stay && m->answer.head.index)
-		standby_keep(m, p, first_lives(m));
-	p->may_stay = false; /* it has spoken */
 	monitor_close_fds(&m->answer);
 	return true;
 }
 
-void process_helper(struct monitor *m, struct process *p)
+/* Of one that makes itself. */
+static void hear_execution(struct monitor *m, struct process *p)
+{
+	if (!exec_made(p))
+		return; /* told when it has ended: then nothing of it is left */
+	monitor_empty(&m->answer, MONITOR_MADE, p->number);
+	m->answer.head.pid = p->pid;
+	m->answer.fd[MONITOR_FD_PROCESS] = wherry_steal(&p->pidfd);
+	made(m, p, &m->answer);
+	monitor_close_fds(&m->answer);
+}
+
+static void hear_helper(struct monitor *m, struct process *p)
 {
 	while (p->helper_socket >= 0 && hear(m, p))
 		;
+}
+
+void process_hear(struct monitor *m, struct process *p)
+{
+	if (p->execution >= 0)
+		hear_execution(m, p);
+	hear_helper(m, p);
 }
 
 /* A create that was cut short leaves us its hook, which has a process group of its own, or init, which is about to end. */
@@ -299,9 +298,14 @@ static void helper_ended(struct monitor *m, struct process *p)
 
 void process_forget_creates(struct monitor *m)
 {
-	for (uint32_t i = 0; i < m->processes; i++)
-		if (m->process[i]->helper && !m->process[i]->pid)
-			kill(m->process[i]->helper, SIGKILL); /* our child, not reaped yet */
+	for (uint32_t i = 0; i < m->processes; i++) { /* our children, not reaped yet */
+		const struct process *p = m->process[i];
+
+		if (p->helper && !p->pid)
+			kill(p->helper, SIGKILL);
+		if (p->execution >= 0)
+			kill(p->pid, SIGKILL);
+	}
 }
 
 /* ---- the end of one */
@@ -313,8 +317,6 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 	const bool tell_first = p->number && first_lives(m);
 	struct ending ending = { .status = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status };
 
-	if (!p->number)
-		standby_end(m);
 	writer_drain(m, p); /* who has the record has the output */
 	ending.signal = info->si_code == CLD_EXITED ? 0 : info->si_status;
 	ending.oom = record_oom_kills(m->events);
@@ -349,7 +351,14 @@ static void reap_one(struct monitor *m, const siginfo_t *info)
 			of = p;
 	}
 	writer_reaped(m, info->si_pid);
-	standby_reaped(m, info->si_pid);
+	if (of && !helper && of->execution >= 0)
+		hear_execution(m, of);
+	if (of && !helper && exec_under_way(of)) {
+		exec_ended(of, info);
+		waitpid(info->si_pid, NULL, 0);
+		fail(m, of, 0);
+		return;
+	}
 	if (of && !helper)
 		ended(m, of, info);
 	waitpid(info->si_pid, NULL, 0);
@@ -358,21 +367,16 @@ static void reap_one(struct monitor *m, const siginfo_t *info)
 }
 
 /* A process is our child once its helper has ended, and the helper has told of it before. So helpers are heard between the look at who has ended and
- * the search for who that was: heard before, one could speak and end, and its process too, just behind that. One that may stay has its process as a
- * sibling: where that has ended before the word of it, we come again with the word. */
+ * the search for who that was: heard before, one could speak and end, and its process too, just behind that. */
 void process_reap(struct monitor *m)
 {
-	m->unheard = false;
 	for (;;) {
 		siginfo_t info = { .si_pid = 0 };
 
 		if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || !info.si_pid)
 			return;
 		for (uint32_t i = 0; i < m->processes; i++)
-			process_helper(m, m->process[i]);
-		m->unheard = standby_speaks_of(m, info.si_pid);
-		if (m->unheard)
-			return;
+			hear_helper(m, m->process[i]);
 		reap_one(m, &info);
 	}
 }

@@ -9,8 +9,8 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -248,18 +248,12 @@ static int join_who_has_ended(void)
 	return create.failure.step == 2 && create.failure.call == WHERRY_CALL_SETNS ? 0 : 3;
 }
 
-/* Who was cloned and has failed is reaped. */
-static bool is_alone(void)
-{
-	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD;
-}
-
 static int execute_what_is_not_there(void)
 {
 	plan_exec((const char *const[]){ "/no/such/program", NULL });
 	if (host_exec(&create, &request) >= 0 || create.failure.call != WHERRY_CALL_LOOKUP)
 		return 1;
-	return is_alone() ? 0 : 2;
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 2; /* who was cloned and has failed is reaped */
 }
 
 static void failures_without_a_launcher(void)
@@ -272,31 +266,61 @@ static void failures_without_a_launcher(void)
 	bed_end();
 }
 
-/* Nobody is to be asked: init has no socket, and its pipe says everything. */
-static void plan_silent(const char *const arguments[])
+/* ---- in one fork ------------------------------------------------------------------------------------------------------- */
+
+static struct wherry_message said;
+
+static void plan_alone(const char *const arguments[])
 {
 	plan_exec(arguments);
 	request.pid_file = NULL;
 }
 
-static int say_nothing(void)
+/* As a monitor does it, but that it waits. */
+static int alone(void)
 {
-	int status;
+	int own = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC), result = host_alone_open(&create, &request);
+	struct pollfd end;
+	pid_t pid;
 
-	plan_silent((const char *const[]){ "/bin/sh", "-c", "ls /proc/self/fd | wc -l | grep -qx 4", NULL });
-	if (host_exec(&create, &request) || create.machine.caller >= 0)
+	if (result)
+		return result;
+	pid = host_alone_clone(&create, own);
+	if (!pid)
+		host_alone_become(&create);
+	close(own);
+	if (pid < 0)
+		return pid;
+	end = (struct pollfd){ .fd = create.execution };
+	if (poll(&end, 1, 10000) != 1)
+		return -ETIMEDOUT;
+	result = host_alone_result(create.execution, &said);
+	wherry_close(&create.execution);
+	return result;
+}
+
+/* Whose status is this; nobody else is there. */
+static bool ended_with(int status)
+{
+	int found;
+
+	return waitpid(-1, &found, 0) == create.machine.init && found == status && waitpid(-1, NULL, 0) == -1 && errno == ECHILD;
+}
+
+static int make_it(void)
+{
+	plan_alone((const char *const[]){ "/bin/sh", "-c", "[ `ls /proc/self/fd | wc -l` = 4 ] && exit 7", NULL }); /* 0 to 2, and that of ls */
+	if (alone() || create.machine.caller >= 0)
 		return 1;
-	return waitpid(create.machine.init, &status, 0) == create.machine.init && status == 0 ? 0 : 2;
+	return ended_with(7 << 8) ? 0 : 2;
 }
 
 static int fail_before_the_publication(void)
 {
-	plan_silent((const char *const[]){ "/no/such/program", NULL });
-	if (host_exec(&create, &request) != -ENOENT && create.failure.error != WHERRY_PROGRAM_NOT_FOUND)
+	plan_alone((const char *const[]){ "/no/such/program", NULL });
+	if (alone() >= 0 || said.call != WHERRY_CALL_LOOKUP || said.step != plan.count - 3)
 		return 1;
-	if (create.failure.call != WHERRY_CALL_LOOKUP || create.failure.step != plan.count - 3)
-		return 2;
-	return is_alone() ? 0 : 3;
+	return ended_with(255 << 8) ? 0 : 2;
 }
 
 static int fail_behind_it(void)
@@ -306,13 +330,13 @@ static int fail_behind_it(void)
 	if (fd < 0 || write(fd, "#!/no/such\n", 11) != 11)
 		return 1;
 	close(fd);
-	plan_silent((const char *const[]){ script, NULL });
-	if (host_exec(&create, &request) != -ENOENT || create.failure.call != WHERRY_CALL_EXECVE || create.failure.step != plan.count - 1)
+	plan_alone((const char *const[]){ script, NULL });
+	if (alone() != -ENOENT || said.call != WHERRY_CALL_EXECVE || said.step != plan.count - 1)
 		return 2;
-	return is_alone() ? 0 : 3;
+	return ended_with(255 << 8) ? 0 : 3;
 }
 
-/* A filter that kills at the next call: init has told nobody of itself. */
+/* A filter that kills at the next call: it has told nobody of itself. */
 static int die_before_the_publication(void)
 {
 	const struct sock_filter kill = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
@@ -331,12 +355,9 @@ static int die_before_the_publication(void)
 	request.plan = plan.plan;
 	request.plan_size = plan.size;
 	request.pid_file = NULL;
-	if (host_exec(&create, &request) != -WHERRY_INIT_DIED || create.failure.error != WHERRY_INIT_DIED)
-		return 1;
-	return WTERMSIG((int)create.failure.value) == SIGSYS ? 0 : 2;
+	return alone() == -WHERRY_INIT_DIED && said.error == WHERRY_INIT_DIED && ended_with(SIGSYS) ? 0 : 1;
 }
 
-/* It has ended when it is looked at, and its namespaces are open by then. */
 static int find_the_target_ended(void)
 {
 	pid_t child = fork();
@@ -346,59 +367,37 @@ static int find_the_target_ended(void)
 	request.target = sys_pidfd_open(child, 0);
 	if (waitpid(child, NULL, 0) != child)
 		return 1;
-	plan_silent((const char *const[]){ "/bin/true", NULL });
-	if (host_exec(&create, &request) != -ESRCH)
+	before = CLONE_NEWPID;
+	plan_alone((const char *const[]){ "/bin/true", NULL });
+	if (alone() != -ESRCH || create.failure.error != ESRCH || create.execution >= 0)
 		return 2;
-	return is_alone() ? 0 : 3;
+	return waitpid(-1, NULL, 0) == -1 && errno == ECHILD ? 0 : 3;
 }
 
-static void nobody_is_asked(void)
+/* Whoever has got the writing end holds up nobody. */
+static int hold_the_other_end(void)
+{
+	const struct wherry_message run = { .kind = WHERRY_RUN };
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) || host_alone_result(ends[0], &said) != -EAGAIN)
+		return 1;
+	if (write(ends[1], &run, sizeof(run)) != sizeof(run) || host_alone_result(ends[0], &said) != 0)
+		return 2;
+	return write(ends[1], &run, 5) == 5 && host_alone_result(ends[0], &said) == -EPROTO ? 0 : 3;
+}
+
+static void in_one_fork(void)
 {
 	NEEDS_ROOT();
 	bed_begin();
-	CHECK_EQUAL(in_a_helper(say_nothing), 0);
+	CHECK_EQUAL(in_a_helper(make_it), 0);
 	CHECK_EQUAL(in_a_helper(fail_before_the_publication), 0);
 	CHECK_EQUAL(in_a_helper(fail_behind_it), 0);
 	CHECK_EQUAL(in_a_helper(die_before_the_publication), 0);
 	CHECK_EQUAL(in_a_helper(find_the_target_ended), 0);
+	CHECK_EQUAL(in_a_helper(hold_the_other_end), 0);
 	bed_end();
-}
-
-/* One that stays: what it makes is its parent's child, known before it runs. */
-static pid_t *cloned;
-
-static bool wrote(int fd, const char *text)
-{
-	char got[16] = "";
-
-	return read(fd, got, sizeof(got)) == (ssize_t)strlen(text) && !strcmp(got, text);
-}
-
-static int make_three(void)
-{
-	int first[2], second[2], file = open(script, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
-	pid_t pid;
-
-	if (file < 0 || write(file, "#!/bin/sh\nls /proc/self/fd | wc -l\nexit 7\n", 43) != 43 || pipe2(first, O_CLOEXEC) || pipe2(second, O_CLOEXEC))
-		return 1;
-	close(file);
-	request.cloned = cloned;
-	request.stdio[1] = first[1];
-	plan_silent((const char *const[]){ script, NULL });
-	if (host_exec(&create, &request) || !host_exec_stays(&create) || *cloned != create.machine.init || !wrote(first[0], "4\n"))
-		return 2;
-	pid = *cloned;
-	*cloned = 0;
-	if (!host_exec_stay(&create) || host_exec_again(&create, (const int[3]){ -1, second[1], -1 }) || !host_exec_stays(&create) || *cloned != create.machine.init || *cloned == pid)
-		return 3;
-	if (!wrote(second[0], "4\n"))
-		return 4;
-	if (waitpid(-1, NULL, WNOHANG) != -1 || errno != ECHILD)
-		return 5;
-	unlink(script);
-	if (host_exec_again(&create, (const int[3]){ -1, -1, -1 }) >= 0 || create.failure.call != WHERRY_CALL_LOOKUP || create.failure.step != plan.count - 3)
-		return 6;
-	return 0;
 }
 
 /* The container's first process: at our word it leaves two namespaces. Then it may be written to no more. */
@@ -412,77 +411,97 @@ static _Noreturn void be_the_target(int go, int gone)
 	_exit(0);
 }
 
-/* What the process sees of both. */
-static bool is_like(int fd, pid_t other, const char *name)
+/* In a pid namespace of its own, as its first process. */
+static pid_t start_target(int go, int gone)
+{
+	struct clone_args args = { .flags = CLONE_NEWPID, .exit_signal = SIGCHLD };
+	pid_t pid = sys_clone3(&args, sizeof(args));
+
+	if (!pid)
+		be_the_target(go, gone);
+	return pid;
+}
+
+/* What the process sees: its number, the host name, its mount namespace. */
+static bool is_like(int fd, int number, const char *name, pid_t other)
 {
 	char path[64], namespace[64] = "", expected[160], got[160] = "";
 
 	snprintf(path, sizeof(path), "/proc/%d/ns/mnt", other);
 	if (readlink(path, namespace, sizeof(namespace) - 1) < 0)
 		return false;
-	snprintf(expected, sizeof(expected), "%s %s\n", name, namespace);
+	snprintf(expected, sizeof(expected), "%d %s %s\n", number, name, namespace);
 	return read(fd, got, sizeof(got) - 1) > 0 && !strcmp(got, expected);
 }
 
-/* Who joins is where the target is now, and nowhere once that has ended. Our parent is the monitor's part. */
+static bool reap(void)
+{
+	int status;
+
+	return waitpid(create.machine.init, &status, 0) == create.machine.init && status == 7 << 8;
+}
+
+/* It is where the target is now; what we make ourselves is where we are; and nothing is made once the target has ended. */
 static int follow_what_moves(void)
 {
-	char byte, name[65] = "";
+	char byte, name[65] = "", ours[64] = "", children[64] = "";
 	int go[2], gone[2], out[2];
 	pid_t other;
 
 	if (pipe2(go, O_CLOEXEC) || pipe2(gone, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || gethostname(name, sizeof(name) - 1))
 		return 1;
-	other = fork();
-	if (!other)
-		be_the_target(go[0], gone[1]);
+	other = start_target(go[0], gone[1]);
 	request.target = sys_pidfd_open(other, 0);
 	before = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET;
-	*cloned = 0;
-	request.cloned = cloned;
 	request.stdio[1] = out[1];
-	plan_silent((const char *const[]){ "/bin/sh", "-c", "echo `uname -n` `readlink /proc/self/ns/mnt`; exit 7", NULL });
-	if (host_exec(&create, &request) || !host_exec_stays(&create) || !host_exec_stay(&create) || !is_like(out[0], other, name))
+	plan_alone((const char *const[]){ "/bin/sh", "-c", "echo $$ `uname -n` `readlink /proc/self/ns/mnt`; exit 7", NULL });
+	if (alone() || !is_like(out[0], 2, name, other) || !reap())
 		return 2;
-	if (write(go[1], "", 1) != 1 || read(gone[0], &byte, 1) != 1)
+	if (readlink("/proc/self/ns/pid", ours, sizeof(ours) - 1) < 0 || readlink("/proc/self/ns/pid_for_children", children, sizeof(children) - 1) < 0 ||
+	    strcmp(ours, children))
 		return 3;
-	if (host_exec_again(&create, (const int[3]){ -1, out[1], -1 }) || !is_like(out[0], other, "moved"))
+	if (write(go[1], "", 1) != 1 || read(gone[0], &byte, 1) != 1)
 		return 4;
-	*cloned = 0;
+	if (alone() || !is_like(out[0], 5, "moved", other) || !reap()) /* behind the shell and its two children */
+		return 5;
 	kill(other, SIGKILL);
 	waitpid(other, NULL, 0);
-	return host_exec_again(&create, (const int[3]){ -1, -1, -1 }) == -ESRCH && create.failure.call == WHERRY_CALL_SETNS && !*cloned ? 0 : 5;
+	return alone() == -ESRCH && create.failure.error == ESRCH ? 0 : 6;
 }
 
-static int stay_by_path(void)
+static void where_the_target_is(void)
 {
-	by_path = "/proc/self/ns/mnt";
-	*cloned = 0;
-	request.cloned = cloned;
-	plan_silent((const char *const[]){ "/bin/sh", "-c", "exit 7", NULL });
-	if (host_exec(&create, &request))
-		return 1;
-	return host_exec_stays(&create) ? 2 : 0;
-}
-
-static void who_stays(void)
-{
-	int status, count[256] = { 0 };
-
 	NEEDS_ROOT();
 	bed_begin();
-	cloned = mmap(NULL, sizeof(*cloned), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	CHECK(cloned != MAP_FAILED);
-	CHECK_EQUAL(in_a_helper(make_three), 0);
 	CHECK_EQUAL(in_a_helper(follow_what_moves), 0);
-	CHECK_EQUAL(in_a_helper(stay_by_path), 0);
-	for (int i = 0; i < 6; i++) {
-		CHECK(waitpid(-1, &status, 0) > 0);
-		count[WIFEXITED(status) ? WEXITSTATUS(status) : 0]++;
-	}
-	CHECK_EQUAL(count[7], 5);
-	CHECK_EQUAL(count[0] + count[255], 1); /* it was killed, or has ended before */
-	munmap(cloned, sizeof(*cloned));
+	bed_end();
+}
+
+/* A pid file is written by somebody else; so is a terminal handed over; and what is joined by path may be another's. */
+static int want_a_helper(void)
+{
+	plan_exec((const char *const[]){ "/bin/true", NULL });
+	if (host_alone_open(&create, &request) != 1)
+		return 1;
+	request.pid_file = NULL;
+	by_path = "/proc/self/ns/mnt";
+	plan_exec((const char *const[]){ "/bin/true", NULL });
+	if (host_alone_open(&create, &request) != 1)
+		return 2;
+	by_path = NULL;
+	before = CLONE_NEWUSER;
+	plan_exec((const char *const[]){ "/bin/true", NULL });
+	if (host_alone_open(&create, &request) != 1)
+		return 3;
+	((struct wherry_plan *)(void *)plan.plan)->flags = 0;
+	return host_alone_open(&create, &request) == -WHERRY_BAD_PLAN && create.failure.error == WHERRY_BAD_PLAN ? 0 : 4;
+}
+
+static void who_needs_a_helper(void)
+{
+	NEEDS_ROOT();
+	bed_begin();
+	CHECK_EQUAL(in_a_helper(want_a_helper), 0);
 	bed_end();
 }
 
@@ -514,8 +533,9 @@ static const struct check_case cases[] = {
 	{ "without_a_launcher", without_a_launcher },
 	{ "what_is_the_helpers_own", what_is_the_helpers_own },
 	{ "failures_without_a_launcher", failures_without_a_launcher },
-	{ "nobody_is_asked", nobody_is_asked },
-	{ "who_stays", who_stays },
+	{ "in_one_fork", in_one_fork },
+	{ "where_the_target_is", where_the_target_is },
+	{ "who_needs_a_helper", who_needs_a_helper },
 	{ "who_needs_a_launcher", who_needs_a_launcher },
 };
 

@@ -4,6 +4,7 @@
  */
 #include "check.h"
 
+#include "../monitor/exec.c"
 #include "../monitor/protocol.c"
 #include "../monitor/pump.c"
 #include "../monitor/record.c"
@@ -233,6 +234,74 @@ static void kills(void)
 	CHECK_EQUAL(record_oom_kills(-1), 0);
 }
 
+/* ---- execs that make themselves: helper.c is not here, and not asked */
+
+int helper_request(const struct monitor_message *r, struct host_request *request)
+{
+	(void)r;
+	(void)request;
+	return -EPROTO;
+}
+
+void helper_lower_files(void)
+{
+}
+
+static struct monitor monitor;
+static struct process process = { .execution = -1 };
+
+/* A child that does nothing, and the time that it has. */
+static void begin_exec(int64_t left)
+{
+	int ends[2];
+
+	CHECK_EQUAL(pipe2(ends, O_CLOEXEC), 0);
+	process = (struct process){ .execution = ends[0], .deadline = host_now_ms() + left };
+	process.pid = fork();
+	if (!process.pid) {
+		pause();
+		_exit(0);
+	}
+	close(ends[1]);
+	monitor.process[0] = &process;
+	monitor.processes = 1;
+}
+
+static void end_exec(void)
+{
+	siginfo_t info;
+
+	CHECK_EQUAL(waitid(P_PID, (id_t)process.pid, &info, WEXITED), 0);
+	CHECK_EQUAL(info.si_status, SIGKILL);
+	CHECK(exec_under_way(&process));
+	CHECK(!exec_made(&process));
+	CHECK_EQUAL(process.execution, -1);
+	exec_ended(&process, &info);
+	CHECK(exec_under_way(&process)); /* to be told of, and not made */
+}
+
+static void time_that_is_over(void)
+{
+	int wait;
+
+	monitor.processes = 0;
+	CHECK_EQUAL(exec_tend(&monitor), -1);
+	begin_exec(60 * 1000);
+	wait = exec_tend(&monitor);
+	CHECK(wait > 50 * 1000 && wait <= 60 * 1000);
+	CHECK_EQUAL(kill(process.pid, 0), 0);
+	kill(process.pid, SIGKILL); /* by somebody else */
+	end_exec();
+	CHECK_EQUAL(process.failure.error, WHERRY_INIT_DIED);
+	CHECK_EQUAL(process.failure.value, SIGKILL);
+	CHECK_EQUAL(exec_tend(&monitor), -1);
+	begin_exec(0);
+	CHECK_EQUAL(exec_tend(&monitor), -1); /* ended, by us */
+	end_exec();
+	CHECK_EQUAL(process.failure.error, WHERRY_DEADLINE);
+	CHECK_EQUAL(process.failure.value, 0);
+}
+
 static const struct check_case cases[] = {
 	{ "a message with texts and descriptors", a_message },
 	{ "wrong messages are refused, their descriptors closed", wrong_messages },
@@ -240,6 +309,7 @@ static const struct check_case cases[] = {
 	{ "the pump", the_pump },
 	{ "a terminal and a full disk", a_full_disk },
 	{ "the counter of kills", kills },
+	{ "an exec whose time is over", time_that_is_over },
 };
 
 CHECK_MAIN(cases)

@@ -4,11 +4,9 @@
 import gc
 import json
 import os
-import re
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,39 +109,6 @@ def test_who_is_connected_hears_of_an_exec_once(server: Server, bundle: Bundle) 
     server.until(lambda: ENDED in heard["other"])
     assert heard == {"asking": [MADE, ENDED], "other": [MADE, ENDED]}
     other.close()
-
-
-@pytest.mark.parametrize("before", [("known",), ("known", "kept")])  # the first one has a look at the freezer, the third one a helper that has stayed
-def test_what_an_exec_holds_before_it_is_the_program(server: Server, bundle: Bundle, before: tuple[str, ...]) -> None:
-    """It freezes itself as it enters the freezer: until then it has let go of the monitor's, the helper's, of the host's directories, and of the descriptor that it joined the container's mounts by."""
-    line = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":freezer:" in line), None)
-    if line is None or not Path("/sys/fs/cgroup/freezer").is_dir():
-        pytest.skip("requires a freezer of cgroup v1: a cgroup v2 has none that the process enters by itself")
-    init = make(server, bundle)
-    server.call("Start", id="a")
-    path = next(line.split(":", 2)[2] for line in Path(f"/proc/{init}/cgroup").read_text().splitlines() if ":freezer:" in line)
-    freezer = Path("/sys/fs/cgroup/freezer") / path.lstrip("/")
-    for exec_id in (*before, "e"):
-        server.call("Exec", id="a", exec_id=exec_id, spec=shell("exit 3"))
-    for exec_id in before:
-        server.call("Start", id="a", exec_id=exec_id)
-        assert server.call("Wait", id="a", exec_id=exec_id)["exit_status"] == 3
-        server.loop.step(0)
-    freezer.joinpath("freezer.state").write_text("FROZEN")
-    try:
-        start = server.begin("Start", id="a", exec_id="e")
-        server.until(lambda: len(freezer.joinpath("cgroup.procs").read_text().split()) == 2)
-        (pid,) = {int(word) for word in freezer.joinpath("cgroup.procs").read_text().split()} - {init}
-        names = [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
-        roots = [f"/proc/{pid}/fd/{number}" for number in os.listdir(f"/proc/{pid}/fd") if os.readlink(f"/proc/{pid}/fd/{number}") == "/"]
-        assert all(os.path.samefile(root, f"/proc/{init}/root") and not os.path.samefile(root, "/") for root in roots)
-        assert os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink(f"/proc/{init}/ns/mnt")
-    finally:
-        freezer.joinpath("freezer.state").write_text("THAWED")
-    server.finish(start)
-    assert server.call("Wait", id="a", exec_id="e")["exit_status"] == 3
-    kinds = Counter(re.sub(r"[0-9]|^/sys/fs/cgroup/.*(?=/tasks$)", "", name) for name in names)
-    assert kinds.keys() <= {"/dev/null", "pipe:[]", "/tasks", "/", "/memfd:wherry (deleted)"}
 
 
 @pytest.mark.parametrize("kind", ["user", "time", "cgroup"])

@@ -61,8 +61,7 @@ struct wherry_machine {
 	struct wherry_span *trace;                 /* shared by all executors, one for each step; NULL = nobody wants a timeline */
 	bool by_caller;                            /* there is no launcher: the caller clones init itself, and knows of it at once */
 	int callers[WHERRY_CALLERS];               /* init, where by_caller: the caller's descriptors, which are not ours; -1 = none */
-	pid_t *cloned;                             /* by_caller, shared memory: init's pid is there before init runs, and it is a child of the caller's parent; or NULL */
-	bool bounded;                              /* init: OP_BOUNDING was done before the clone */
+	bool unattached;                           /* init, cloned ahead: the kernel could not clone it into its cgroup */
 	bool ordered;                              /* descriptors are as the program gets them; of ours only the two fifos are left (OP_WAIT_START) */
 	char own_pid[24];                          /* init: as it sees it */
 	struct wherry_prepared prepared;           /* init */
@@ -103,8 +102,10 @@ int wherry_launcher_main(void);                               /* role launcher o
 bool wherry_may_launch_itself(const struct wherry_code *code);
 int wherry_prepare_clone(struct wherry_machine *m); /* to OP_CLONE, without it */
 int wherry_clone_itself(struct wherry_machine *m);  /* that step, which prepare_clone has left in m->current */
-/* That of the plan's bounding set, which takes nothing from us: for the next clones. */
-int wherry_bound_itself(struct wherry_machine *m);
+/* The clone before the launcher's steps: they are then the child's, which is what the plan makes. Its pid and m->init_pidfd; 0 in the child, -errno. */
+pid_t wherry_clone_ahead(struct wherry_machine *m, const struct wherry_op_clone *op);
+/* There, behind wherry_prepare_clone(), in place of OP_CLONE; `error` is what has failed. As wherry_init_main(). */
+int wherry_go_on_as_init(struct wherry_machine *m, int error);
 /* Behind the clone: has init a question, or a descriptor for the caller? Else there may be no socket (m->caller is -1): init writes its WHERRY_RUN
  * of OP_PUBLISH into the result fifo and goes on, and every failure too. */
 bool wherry_asks_caller(const struct wherry_code *code);

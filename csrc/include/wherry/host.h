@@ -39,7 +39,6 @@ struct host_request {
 	int trace_fd;               /* ... and the memfd behind it */
 	int (*launch)(struct wherry_machine *m); /* exec: host_launch_itself, where we are a process of the static program that is there for this alone, with ...
 	                             * exactly the descriptors that are named here; else NULL */
-	pid_t *cloned;              /* with it: where our parent sees the process, which is then its child; or NULL. See wherry_machine */
 	int own[3];                 /* ... and these, which are not for the process: -1 = none */
 	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
@@ -102,12 +101,19 @@ int host_exec(struct host_create *c, const struct host_request *request);
 int host_exec_begin(struct host_create *c, const struct host_request *request);
 /* itself.c: launches without a launcher where the plan allows that. */
 int host_launch_itself(struct wherry_machine *m);
-/* May host_exec_again follow? */
-bool host_exec_stays(const struct host_create *c);
-bool host_exec_stay(struct host_create *c); /* then: what it can do before it is asked. False: it may not after all */
-/* One more process by the plan of a host_exec_begin that went well, with other stdio: of what precedes the clone only the joins are done again, since the
- * container's init may have left a namespace for another. */
-int host_exec_again(struct host_create *c, const int stdio[3]);
+
+/* alone.c: an exec in one fork. The caller opens what is to be open and clones; all the rest is done by the process that is made. Nobody waits: c->execution
+ * says how it went.
+ *   open:   decodes, and runs the caller's steps up to the launch. 0; 1: the plan wants another process, or questions: host_exec(); -errno with c->failure
+ *   clone:  the process, a child of ours, in the container's pid namespace; own_pids: an open descriptor of ours. Its pid, with c->execution and
+ *           machine.init_pidfd; 0 in the child, which goes on with become(); -errno with c->failure. Nothing else is open then.
+ *   become: in the child
+ *   result: once c->execution has come to its end. 0 = the program executes (or has ended since); -errno with *failure, which is WHERRY_INIT_DIED for an
+ *           end without a word. A process that has failed ends by itself. */
+int host_alone_open(struct host_create *c, const struct host_request *request);
+pid_t host_alone_clone(struct host_create *c, int own_pids);
+void host_alone_become(struct host_create *c) __attribute__((noreturn));
+int host_alone_result(int execution, struct wherry_message *failure);
 
 /* Journals what the caller made itself: state of request.extra[index]. */
 int host_create_mark(struct host_create *c, uint32_t index, enum wherry_journal_state state);
