@@ -245,12 +245,26 @@ static int open_existing(const char *path, int flags)
 	return root < 0 ? -errno : securepath_open(root, path, flags, RESOLVE_NO_SYMLINKS);
 }
 
+/* It may be open already. */
+static int take_or_open(struct wherry_machine *m, const char *path, int flags)
+{
+	const struct host_kept *kept = host_of(m)->request.kept;
+
+	for (uint32_t i = 0; kept && i < kept->count; i++)
+		if (strcmp(kept->path[i], path) == 0) {
+			int fd = fcntl(kept->fd[i], F_DUPFD_CLOEXEC, 0);
+
+			return fd < 0 ? -errno : fd;
+		}
+	return open_existing(path, flags);
+}
+
 /* Of a container that exists. */
 static int join_directory(struct wherry_machine *m, const struct wherry_op_cgroup_directory *op)
 {
 	char path[WHERRY_MAX_PATH];
 	ssize_t length = wherry_expand(m, op->path, path, sizeof(path));
-	int directory = length < 0 ? (int)length : open_existing(path, WALK);
+	int directory = length < 0 ? (int)length : take_or_open(m, path, WALK);
 
 	if (directory < 0)
 		return wherry_fail(m, WHERRY_CALL_OPEN, -directory);
@@ -514,7 +528,7 @@ int op_open_tasks(struct wherry_machine *m, const struct wherry_op_open_tasks *o
 	int fd;
 
 	if (op->directory == WHERRY_NO_REGISTER)
-		fd = open_existing(file, O_WRONLY);
+		fd = take_or_open(m, file, O_WRONLY);
 	else if (m->registers[op->directory] < 0)
 		return 0;
 	else if ((fd = openat(m->registers[op->directory], file, O_WRONLY | O_CLOEXEC)) < 0)

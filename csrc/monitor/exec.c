@@ -23,12 +23,15 @@ static void become(const struct monitor_message *r)
 
 static int make(struct monitor *m, struct process *p, const struct monitor_message *r, struct host_request *request)
 {
-	int result = host_alone_open(&create, request);
+	int result;
 
-	if (result)
-		return result;
 	if (m->pids < 0)
 		m->pids = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+	if (m->pids < 0)
+		return 1;
+	result = host_alone_open(&create, request);
+	if (result)
+		return result;
 	p->pid = host_alone_clone(&create, m->pids);
 	if (p->pid == 0)
 		become(r);
@@ -54,6 +57,7 @@ int exec_begin(struct monitor *m, struct process *p, const struct monitor_messag
 	if (result < 0)
 		return result;
 	request.directory = m->directory_path;
+	request.kept = &m->kept;
 	result = make(m, p, r, &request);
 	if (result < 0)
 		p->failure = create.failure;

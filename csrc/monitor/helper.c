@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3 };
+enum { MAX_EXTRA = 64, MAX_WORDS = 64, ANSWER = 3, ENOUGH_FILES = 256 };
 enum own { MONITOR = 3, SERVER, LOCK, TARGET, PROGRAM, OWN }; /* an exec's descriptors */
 
 static char texts[MAX_MESSAGE];
@@ -86,9 +86,22 @@ static void say(int socket, uint16_t kind, uint32_t process)
 	monitor_send(socket, &job.message);
 }
 
+/* Of a container: it is known, so whoever hears of that comes first. Where descriptors are scarce nothing is kept. */
+static void give_kept(int socket, struct monitor_message *kept)
+{
+	if (files[0] < ENOUGH_FILES)
+		return;
+	sched_yield();
+	monitor_send(socket, kept);
+}
+
 /* Of an exec first to the server that waits for it, then to the monitor, which tells the others. */
 static void say_made(const struct helper_ends *ends, uint32_t process)
 {
+	struct monitor_message kept;
+
+	if (process == 0)
+		kept_gather(&job.create, &kept);
 	monitor_empty(&job.message, MONITOR_MADE, process);
 	job.message.head.pid = job.create.machine.init;
 	job.message.fd[MONITOR_FD_PROCESS] = wherry_steal(&job.create.machine.init_pidfd);
@@ -98,6 +111,8 @@ static void say_made(const struct helper_ends *ends, uint32_t process)
 	else
 		job.message.head.status = monitor_send(ends->server, &job.message) == 0;
 	monitor_send(ends->monitor, &job.message);
+	if (process == 0)
+		give_kept(ends->monitor, &kept);
 	if (process > 0) {
 		sched_yield(); /* who hears of it may be waiting for this processor: our end takes longer than his work */
 		host_await_settled(&job.create);

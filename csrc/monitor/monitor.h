@@ -20,6 +20,7 @@ enum {
 	MAX_PROCESSES = 1024,
 	MAX_CONNECTIONS = 8,
 	MAX_DESCRIPTORS = 20,
+	MAX_KEPT = HOST_MAX_KEPT,
 	MAX_META = 3072,
 	MAX_NAME = 128,
 	MONITOR_LOCK = 4, /* our descriptor of it */
@@ -53,6 +54,7 @@ enum monitor_report {
 	MONITOR_DRAINED,      /* the pump of its terminal has come to an end; from the writer: two streams have */
 	MONITOR_PROCESS,      /* to who connects: a process that lives; meta, descriptors as in MADE */
 	MONITOR_LISTED,       /* to who connects: that was all; value: what this monitor can do, enum monitor_ability */
+	MONITOR_KEEP,         /* from the helper of a create, behind MADE: MONITOR_FD_KEPT and the following, in TEXT_META their paths, each with a newline */
 };
 
 enum monitor_ability { MONITOR_COPIES = 1 }; /* a request may have MONITOR_FD_LOG_OUT and _ERR */
@@ -76,7 +78,8 @@ enum monitor_fd {
 	MONITOR_FD_MASTER,
 	MONITOR_FD_LOG_OUT, /* a file: what comes to HOLD_OUT is copied there, and nobody else reads that */
 	MONITOR_FD_LOG_ERR,
-	MONITOR_FD_COUNT,
+	MONITOR_FD_KEPT,
+	MONITOR_FD_COUNT = MONITOR_FD_KEPT + HOST_MAX_KEPT,
 };
 
 enum monitor_text { TEXT_ROOT, TEXT_ID, TEXT_BUNDLE, TEXT_BUNDLE_JSON, TEXT_PID_FILE, TEXT_NAME, TEXT_META, TEXT_EXTRA, TEXT_COUNT };
@@ -160,6 +163,7 @@ struct monitor {
 	struct monitor_message request; /* of a server */
 	struct monitor_message answer;  /* of a helper */
 	struct monitor_message report;  /* ours, to either */
+	struct host_kept kept; /* kept.c */
 	int signals, listener, directory, events;
 	int pids; /* our pid namespace; -1 = not opened yet */
 	uint32_t oom_before;
@@ -212,6 +216,11 @@ void helper_lower_files(void); /* the limit that it had */
 int helper_request(const struct monitor_message *r, struct host_request *request); /* plan and config are mapped */
 void helper_describe(struct monitor_message *failed, uint32_t process, const struct wherry_message *failure, int error); /* error: where that is empty */
 void helper_run(struct helper_ends ends, struct monitor_message *request) __attribute__((noreturn));
+
+/* kept.c */
+void kept_gather(struct host_create *c, struct monitor_message *out); /* it is to be sent, and its descriptors are ours */
+void kept_take(struct monitor *m, struct monitor_message *r);
+void kept_drop(struct monitor *m);
 
 /* record.c */
 struct ending {

@@ -124,6 +124,8 @@ void process_list(struct monitor *m, int connection)
 static void fail(struct monitor *m, struct process *p, int error)
 {
 	writer_forget(m, p); /* before the server tries again, with the same pipes */
+	if (p->failure.error == ENODEV) /* a cgroup that is gone: where there is one of its name again, the next exec opens it */
+		kept_drop(m);
 	helper_describe(&m->report, p->number, &p->failure, error);
 	monitor_tell(m, &m->report);
 	drop(m, p);
@@ -228,6 +230,11 @@ static bool hear(struct monitor *m, struct process *p)
 		wherry_close(&p->helper_socket);
 		return false;
 	}
+	if (m->answer.head.kind == MONITOR_KEEP) {
+		kept_take(m, &m->answer);
+		monitor_close_fds(&m->answer);
+		return true;
+	}
 	if (m->answer.head.kind == MONITOR_FAILED)
 		writer_forget(m, p);
 	if (m->answer.head.kind == MONITOR_MADE)
@@ -317,6 +324,8 @@ static void ended(struct monitor *m, struct process *p, const siginfo_t *info)
 	const bool tell_first = p->number && first_lives(m);
 	struct ending ending = { .status = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status };
 
+	if (!p->number)
+		kept_drop(m);
 	writer_drain(m, p); /* who has the record has the output */
 	ending.signal = info->si_code == CLD_EXITED ? 0 : info->si_status;
 	ending.oom = record_oom_kills(m->events);

@@ -5,6 +5,7 @@
 #include "check.h"
 
 #include "../monitor/exec.c"
+#include "../monitor/kept.c"
 #include "../monitor/protocol.c"
 #include "../monitor/pump.c"
 #include "../monitor/record.c"
@@ -302,6 +303,40 @@ static void time_that_is_over(void)
 	CHECK_EQUAL(process.failure.value, 0);
 }
 
+/* What is kept is what was sent: as many descriptors as paths. */
+static void kept(void)
+{
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC), number;
+	static char much[sizeof(paths) + 1];
+
+	open_pair();
+	number = free_number();
+	monitor_empty(&sent, MONITOR_KEEP, 0);
+	sent.text[TEXT_META] = "/a/tasks\n/b\n/cut";
+	for (int i = 0; i < 3; i++)
+		sent.fd[MONITOR_FD_KEPT + i] = null;
+	for (int i = 0; i < 2; i++) { /* the second in place of the first */
+		CHECK_EQUAL(monitor_send(pair[0], &sent), 0);
+		CHECK_EQUAL(monitor_receive(pair[1], &got), 1);
+		kept_take(&monitor, &got);
+		monitor_close_fds(&got);
+		CHECK_EQUAL(monitor.kept.count, 2);
+		CHECK_TEXT(monitor.kept.path[0], "/a/tasks");
+		CHECK_TEXT(monitor.kept.path[1], "/b");
+		CHECK_EQUAL(fcntl(monitor.kept.fd[1], F_GETFL) & O_ACCMODE, O_RDONLY);
+	}
+	memset(much, 'a', sizeof(much) - 1);
+	sent.text[TEXT_META] = much;
+	CHECK_EQUAL(monitor_send(pair[0], &sent), 0);
+	CHECK_EQUAL(monitor_receive(pair[1], &got), 1);
+	kept_take(&monitor, &got);
+	monitor_close_fds(&got);
+	CHECK_EQUAL(monitor.kept.count, 0);
+	CHECK_EQUAL(free_number(), number);
+	close_pair();
+	close(null);
+}
+
 static const struct check_case cases[] = {
 	{ "a message with texts and descriptors", a_message },
 	{ "wrong messages are refused, their descriptors closed", wrong_messages },
@@ -310,6 +345,7 @@ static const struct check_case cases[] = {
 	{ "a terminal and a full disk", a_full_disk },
 	{ "the counter of kills", kills },
 	{ "an exec whose time is over", time_that_is_over },
+	{ "cgroups that are kept open", kept },
 };
 
 CHECK_MAIN(cases)

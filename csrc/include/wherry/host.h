@@ -15,6 +15,14 @@ struct host_extra {
 	const char *name;
 };
 
+/* Files and directories of cgroups that somebody has open, by their paths. */
+enum { HOST_MAX_KEPT = 12 };
+struct host_kept {
+	uint32_t count;
+	int fd[HOST_MAX_KEPT];
+	const char *path[HOST_MAX_KEPT];
+};
+
 /* What varies between two creates from one plan. Texts are borrowed until the create is released. */
 struct host_request {
 	const void *plan;
@@ -40,6 +48,7 @@ struct host_request {
 	int (*launch)(struct wherry_machine *m); /* exec: host_launch_itself, where we are a process of the static program that is there for this alone, with ...
 	                             * exactly the descriptors that are named here; else NULL */
 	int own[3];                 /* ... and these, which are not for the process: -1 = none */
+	const struct host_kept *kept; /* exec: what the plan's steps need not open; or NULL */
 	int target;                 /* exec: pidfd of the container's init, which must live until the process is published */
 };
 
