@@ -56,32 +56,31 @@ int host_alone_open(struct host_create *c, const struct host_request *request)
 
 /* ---- the clone ------------------------------------------------------------------------------------------------------------ */
 
-/* By its next child. What clones there while the container's first process ends gets ENOMEM. */
+/* 0: the plan joins none. Else what we clone next is there: 1, or -errno as of the step that joins it. */
 static int enter_pids(struct wherry_machine *m, int target)
 {
-	return setns(target, CLONE_NEWPID) < 0 ? wherry_fail_errno(m, WHERRY_CALL_SETNS) : 0;
-}
+	for (uint32_t step = 0; step < m->code.steps; step++) {
+		const struct wherry_op_join *op = (const void *)m->code.step[step];
 
-static bool joins_pids(const struct wherry_code *code)
-{
-	for (uint32_t step = 0; step < code->steps; step++) {
-		const struct wherry_op_join *op = (const void *)code->step[step];
-
-		if (op->op.code == OP_JOIN && op->op.executor == WHERRY_LAUNCHER && op->type & CLONE_NEWPID)
-			return true;
+		if (op->op.code != OP_JOIN || op->op.executor != WHERRY_LAUNCHER || !(op->type & CLONE_NEWPID))
+			continue;
+		if (setns(target, CLONE_NEWPID) == 0)
+			return 1;
+		m->current = step;
+		return wherry_fail_errno(m, WHERRY_CALL_SETNS);
 	}
-	return false;
+	return 0;
 }
 
+/* While the container's first process ends its pid namespace takes nobody: ENOMEM. */
 static pid_t clone_there(struct host_create *c, const struct wherry_op_clone *op, int own_pids)
 {
 	struct wherry_machine *m = &c->machine;
-	bool joins = joins_pids(&m->code);
-	int result = joins ? enter_pids(m, c->request.target) : 0;
+	int joins = enter_pids(m, c->request.target);
 	pid_t pid;
 
-	if (result < 0)
-		return result;
+	if (joins < 0)
+		return joins;
 	pid = wherry_clone_ahead(m, op);
 	if (pid != 0 && joins && setns(own_pids, CLONE_NEWPID) < 0) /* our own: or all that we make from here on would be the container's */
 		abort();

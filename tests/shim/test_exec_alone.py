@@ -5,6 +5,7 @@ is killed on the way."""
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,21 @@ def test_a_failure_is_told_with_its_words(server: Server, bundle: Bundle, init: 
     assert "/probe.sh" in server.refused("Start", id="a", exec_id="h").text
     server.until(lambda: children(server) == [init])
     run(server, "third")
+
+
+def test_an_init_without_its_main_thread(server: Server, bundle: Bundle) -> None:
+    """It lives, and has no namespaces that could be joined."""
+    if not shutil.which("cc"):
+        pytest.skip("requires a C compiler")
+    source = "#include <pthread.h>\n#include <unistd.h>\nstatic void *stay(void *p) { pause(); return p; }\n"
+    source += "int main(void) { pthread_t t; pthread_create(&t, 0, stay, 0); pthread_exit(0); }\n"
+    subprocess.run(["cc", "-static", "-pthread", "-x", "c", "-", "-o", bundle.rootfs / "threads"], input=source, text=True, check=True)
+    bundle.args("/threads").save()
+    server.call("Create", id="a", bundle=str(bundle.path))
+    init = server.call("Start", id="a")["pid"]
+    server.until(lambda: Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    server.call("Exec", id="a", exec_id="e", spec=shell("exit 3"))
+    assert "its main thread has ended" in server.refused("Start", id="a", exec_id="e").text
 
 
 def test_it_follows_an_init_that_leaves_its_namespaces(server: Server, bundle: Bundle) -> None:
