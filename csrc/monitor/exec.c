@@ -8,42 +8,41 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
-static struct host_create create;
+_Static_assert(offsetof(struct monitor, create.machine.code.step) + 64 * sizeof(void *) <= 4096, "what is written for every exec is one page");
 
-static void become(const struct monitor_message *r) __attribute__((noreturn));
+static void become(struct monitor *m, const struct monitor_message *r) __attribute__((noreturn));
 
 /* In the child. */
-static void become(const struct monitor_message *r)
+static void become(struct monitor *m, const struct monitor_message *r)
 {
 	helper_lower_files();
 	if (r->head.length[TEXT_EXTRA]) /* execCPUAffinity.initial: where the runtime itself runs until then */
 		sys_sched_setaffinity(0, r->head.length[TEXT_EXTRA], r->text[TEXT_EXTRA]);
-	host_alone_become(&create);
+	host_alone_become(&m->create);
 }
 
 static int make(struct monitor *m, struct process *p, const struct monitor_message *r, struct host_request *request)
 {
 	int result;
+	pid_t pid;
 
 	if (m->pids < 0)
 		m->pids = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
 	if (m->pids < 0)
 		return 1;
-	result = host_alone_open(&create, request);
+	result = host_alone_open(&m->create, request);
 	if (result)
 		return result;
-	p->pid = host_alone_clone(&create, m->pids);
-	if (p->pid == 0)
-		become(r);
-	if (p->pid > 0) {
-		p->execution = wherry_steal(&create.execution);
-		p->pidfd = wherry_steal(&create.machine.init_pidfd);
-		p->deadline = create.deadline;
-		return 0;
-	}
-	result = p->pid;
-	p->pid = 0;
-	return result;
+	pid = host_alone_clone(&m->create, m->pids);
+	if (pid == 0) /* `p` is not written before: the child would have a copy */
+		become(m, r);
+	if (pid < 0)
+		return pid;
+	p->pid = pid;
+	p->execution = wherry_steal(&m->create.execution);
+	p->pidfd = wherry_steal(&m->create.machine.init_pidfd);
+	p->deadline = m->create.deadline;
+	return 0;
 }
 
 int exec_begin(struct monitor *m, struct process *p, const struct monitor_message *r)
@@ -60,7 +59,7 @@ int exec_begin(struct monitor *m, struct process *p, const struct monitor_messag
 	request.kept = &m->kept;
 	result = make(m, p, r, &request);
 	if (result < 0)
-		p->failure = create.failure;
+		p->failure = m->create.failure;
 	if (request.plan_size)
 		munmap((void *)(uintptr_t)request.plan, request.plan_size);
 	return result;

@@ -174,6 +174,7 @@ struct monitor {
 	int connection[MAX_CONNECTIONS];
 	uint32_t peer[MAX_CONNECTIONS]; /* how many this place has had before */
 	uint32_t processes;
+	struct host_create create; /* of the exec that is being made; behind its table nothing is of every exec */
 	struct process *process[MAX_PROCESSES];
 	char directory_path[WHERRY_MAX_PATH];
 };
