@@ -155,13 +155,88 @@ static int native_subreaper(void)
 	return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 ? -errno : 0;
 }
 
+/* ---- pages, as the kernel tells of them */
+
+/* Each is an address, and in its lowest bits a number of pages less one. */
+struct native_ranges {
+	uint64_t *at;
+	unsigned int count, most;
+};
+
+static const uint64_t native_range_pages = (1 << 12) - 1;
+
+static void *native_range_begin(uint64_t range)
+{
+	return (void *)(uintptr_t)(range & ~native_range_pages);
+}
+
+static size_t native_range_size(uint64_t range, uintptr_t page)
+{
+	return ((range & native_range_pages) + 1) * page;
+}
+
+static void native_add_page(struct native_ranges *r, uintptr_t address, uintptr_t page)
+{
+	uint64_t *last = r->count ? &r->at[r->count - 1] : NULL;
+	uint64_t pages = last ? *last & native_range_pages : native_range_pages;
+
+	if (pages < native_range_pages && *last - pages + (pages + 1) * page == address)
+		++*last;
+	else if (r->count < r->most)
+		r->at[r->count++] = address;
+}
+
+enum { NATIVE_OWN, NATIVE_OF_FILE };
+
+/* There, and of nobody else and no file; or of a file, and not written to. */
+static bool native_is(int what, uint64_t entry)
+{
+	const bool present = entry >> 63 & 1, of_file = entry >> 61 & 1, exclusive = entry >> 56 & 1;
+
+	return present && (what == NATIVE_OF_FILE ? of_file : exclusive && !of_file);
+}
+
+static void native_add_pages(struct native_ranges *r, int pagemap, uintptr_t begin, uintptr_t end, uintptr_t page, int what)
+{
+	uint64_t entries[256];
+	const size_t most = sizeof(entries), one = sizeof(*entries);
+	ssize_t got;
+
+	for (uintptr_t at = begin; at < end; at += (size_t)got / one * page) {
+		size_t wanted = (end - at) / page * one;
+
+		got = pread(pagemap, entries, wanted < most ? wanted : most, (off_t)(at / page * one));
+		if (got < (ssize_t)one)
+			return;
+		for (size_t i = 0; i < (size_t)got / one; i++)
+			if (native_is(what, entries[i]))
+				native_add_page(r, at + i * page, page);
+	}
+}
+
 /* ---- a process that has nothing to do */
 
-/* What is only read of a program or library (code, constants): no page of it is ever its own. The segment that holds the table which is being read
- * here comes last. */
-static int native_leave_segments(struct dl_phdr_info *object, size_t size, void *page)
+struct native_leaving {
+	uintptr_t page;
+	int pagemap; /* -1: what is only read */
+};
+
+/* Of what may be written to, that which never was. The process has one thread: nothing is written meanwhile. */
+static void native_leave_unwritten(const struct native_leaving *l, uintptr_t begin, uintptr_t end)
 {
-	const uintptr_t mask = *(const uintptr_t *)page - 1;
+	uint64_t ranges[64];
+	struct native_ranges found = { .at = ranges, .most = WHERRY_LENGTH(ranges) };
+
+	native_add_pages(&found, l->pagemap, begin, end, l->page, NATIVE_OF_FILE);
+	for (unsigned int i = 0; i < found.count; i++)
+		madvise(native_range_begin(ranges[i]), native_range_size(ranges[i], l->page), MADV_DONTNEED);
+}
+
+/* The segment that holds the table which is being read here comes last. */
+static int native_leave_segments(struct dl_phdr_info *object, size_t size, void *leaving)
+{
+	const struct native_leaving *l = leaving;
+	const uintptr_t mask = l->page - 1;
 
 	(void)size;
 	for (unsigned int i = object->dlpi_phnum; i--;) {
@@ -169,24 +244,40 @@ static int native_leave_segments(struct dl_phdr_info *object, size_t size, void 
 		const uintptr_t begin = (uintptr_t)(object->dlpi_addr + one->p_vaddr) & ~mask;
 		const uintptr_t end = (uintptr_t)(object->dlpi_addr + one->p_vaddr + one->p_memsz + mask) & ~mask;
 
-		if (one->p_type == PT_LOAD && !(one->p_flags & PF_W))
+		if (one->p_type != PT_LOAD || !(one->p_flags & PF_W) != (l->pagemap < 0))
+			continue;
+		if (l->pagemap < 0)
 			madvise((void *)begin, end - begin, MADV_DONTNEED);
+		else
+			native_leave_unwritten(l, begin, end);
 	}
 	return 0;
+}
+
+/* What is only read of a program or library (code, constants) comes last: no page of it is ever its own, and what reads pagemaps is in there. */
+static void native_leave_files(void)
+{
+	cleanup_fd int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	struct native_leaving leaving = { .page = (uintptr_t)sysconf(_SC_PAGESIZE), .pagemap = pagemap };
+
+	if (pagemap >= 0)
+		dl_iterate_phdr(native_leave_segments, &leaving);
+	wherry_close(&pagemap);
+	leaving.pagemap = -1;
+	dl_iterate_phdr(native_leave_segments, &leaving);
 }
 
 /* 1 = one of them is ready, 0 = the time is over, or a signal came. Meanwhile the pages of files are the kernel's alone, which may need them for
  * something else; one that is used again comes with fifteen neighbours, in two microseconds. It waits here, where next to nothing is used. */
 static int native_rest(const int *fds, unsigned int count, int timeout_ms)
 {
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	struct pollfd items[2];
 
 	for (unsigned int i = 0; i < count; i++)
 		items[i] = (struct pollfd){ .fd = fds[i], .events = POLLIN };
 	if (poll(items, count, 0))
 		return 1;
-	dl_iterate_phdr(native_leave_segments, &page);
+	native_leave_files();
 	return poll(items, count, timeout_ms) > 0;
 }
 
@@ -200,49 +291,6 @@ static void native_trim(void)
 
 /* ---- pages that one fork has written to, for the next ones of the same parent */
 
-/* Each is an address, and in its lowest bits a number of pages less one. */
-struct native_ranges {
-	uint64_t *at;
-	unsigned int count, most;
-};
-
-static const uint64_t native_range_pages = (1 << 12) - 1;
-
-static void native_add_page(struct native_ranges *r, uintptr_t address, uintptr_t page)
-{
-	uint64_t *last = r->count ? &r->at[r->count - 1] : NULL;
-	uint64_t pages = last ? *last & native_range_pages : native_range_pages;
-
-	if (pages < native_range_pages && *last - pages + (pages + 1) * page == address)
-		++*last;
-	else if (r->count < r->most)
-		r->at[r->count++] = address;
-}
-
-/* There, of nobody else, and of no file. */
-static bool native_is_own(uint64_t entry)
-{
-	return entry >> 63 & 1 && entry >> 56 & 1 && !(entry >> 61 & 1);
-}
-
-static void native_add_own(struct native_ranges *r, int pagemap, uintptr_t begin, uintptr_t end, uintptr_t page)
-{
-	uint64_t entries[256];
-	const size_t most = sizeof(entries), one = sizeof(*entries);
-	ssize_t got;
-
-	for (uintptr_t at = begin; at < end; at += (size_t)got / one * page) {
-		size_t wanted = (end - at) / page * one;
-
-		got = pread(pagemap, entries, wanted < most ? wanted : most, (off_t)(at / page * one));
-		if (got < (ssize_t)one)
-			return;
-		for (size_t i = 0; i < (size_t)got / one; i++)
-			if (native_is_own(entries[i]))
-				native_add_page(r, at + i * page, page);
-	}
-}
-
 /* How many ranges; 0 where the kernel does not tell. */
 static unsigned int native_own_pages(uint64_t *ranges, unsigned int most)
 {
@@ -254,7 +302,7 @@ static unsigned int native_own_pages(uint64_t *ranges, unsigned int most)
 
 	while (maps && pagemap >= 0 && fgets(line, sizeof(line), maps))
 		if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %4s", &begin, &end, may) == 3 && may[1] == 'w' && may[3] == 'p')
-			native_add_own(&found, pagemap, begin, end, (uintptr_t)sysconf(_SC_PAGESIZE));
+			native_add_pages(&found, pagemap, begin, end, (uintptr_t)sysconf(_SC_PAGESIZE), NATIVE_OWN);
 	if (maps)
 		fclose(maps);
 	return found.count;
@@ -266,12 +314,9 @@ static void native_take_pages(const void *ranges, unsigned int count)
 	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	const uint64_t *at = ranges;
 
-	for (unsigned int i = 0; i < count; i++) {
-		const uint64_t pages = at[i] & native_range_pages;
-
-		if (madvise((void *)(uintptr_t)(at[i] - pages), (pages + 1) * page, MADV_POPULATE_WRITE) < 0 && errno == EINVAL)
+	for (unsigned int i = 0; i < count; i++)
+		if (madvise(native_range_begin(at[i]), native_range_size(at[i], page), MADV_POPULATE_WRITE) < 0 && errno == EINVAL)
 			return;
-	}
 }
 
 /* ---- mounts of a root filesystem, on the host */

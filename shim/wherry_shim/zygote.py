@@ -146,7 +146,8 @@ class Zygote:
             peer.close()
 
     def learn(self, execute: "Callable[[], None]") -> None:
-        """Which pages a spare is to take. execute: what servers do after what rehearse() does. It holds nobody up: a child finds out."""
+        """Which pages a spare is to take. execute: what servers do after what rehearse() does. It holds nobody up: a child finds out. It costs time alone
+        where that fails."""
 
         def live() -> None:
             prepared = Prepared()
@@ -154,7 +155,10 @@ class Zygote:
             prepared.title.set(REHEARSAL)
             execute()
 
-        self._lesson = Lesson(live)
+        try:
+            self._lesson = Lesson(live)
+        except OSError:
+            pass
 
     def run(self) -> None:
         """Until nobody has asked for IDLE seconds."""
