@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The container's own cgroups, kept open. Who makes the container has opened their tasks files (and the directory of a cgroup v2), and hands them to the
- * monitor behind its answer. An exec's steps find them by their paths, and open what they do not find; to open one takes 7 us. In a cgroup that is gone
- * nothing can be entered (ENODEV): then all of them are let go, and the next exec opens what stands there now.
+ * monitor behind its answer. An exec's steps find them by their paths, and open what they do not find; to open one takes 7 us. A cgroup that is gone cannot
+ * be entered: then all of them are let go, and the next exec opens what stands there now.
  */
 #include "monitor.h"
 
@@ -85,4 +85,10 @@ void kept_drop(struct monitor *m)
 	for (uint32_t i = 0; i < m->kept.count; i++)
 		wherry_close(&m->kept.fd[i]);
 	m->kept.count = 0;
+}
+
+/* A tasks file that is written to, a directory of v2 that is cloned into. */
+bool kept_is_gone(const struct wherry_message *failure)
+{
+	return failure->error == ENODEV || (failure->error == ENOENT && failure->call == WHERRY_CALL_CLONE);
 }

@@ -222,6 +222,7 @@ void helper_run(struct helper_ends ends, struct monitor_message *request) __attr
 void kept_gather(struct host_create *c, struct monitor_message *out); /* it is to be sent, and its descriptors are ours */
 void kept_take(struct monitor *m, struct monitor_message *r);
 void kept_drop(struct monitor *m);
+bool kept_is_gone(const struct wherry_message *failure); /* of an exec: a cgroup of its plan */
 
 /* record.c */
 struct ending {

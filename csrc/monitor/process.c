@@ -124,7 +124,7 @@ void process_list(struct monitor *m, int connection)
 static void fail(struct monitor *m, struct process *p, int error)
 {
 	writer_forget(m, p); /* before the server tries again, with the same pipes */
-	if (p->failure.error == ENODEV) /* a cgroup that is gone: where there is one of its name again, the next exec opens it */
+	if (kept_is_gone(&p->failure))
 		kept_drop(m);
 	helper_describe(&m->report, p->number, &p->failure, error);
 	monitor_tell(m, &m->report);

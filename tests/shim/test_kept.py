@@ -64,16 +64,19 @@ def test_what_is_kept(server: Server, init: int) -> None:
     assert sorted(os.listdir(f"/proc/{init}/fd")) == ["0", "1", "2"]
 
 
+def one_of(init: int, controllers: str) -> Path:
+    mine = own_cgroups(init).get(controllers)
+    if not mine:
+        pytest.skip("no hierarchy of that kind")
+    return mine
+
+
 @pytest.fixture
 def freezer(init: int) -> Iterator[Path]:
     """One of the container's cgroups, which may be moved."""
-    mine = own_cgroups(init).get("freezer")
-    if not mine:
-        pytest.skip("no hierarchy of that kind")
+    mine = one_of(init, "freezer")
     yield mine
-    away = mine.with_name(mine.name + "-away")
-    if away.exists():
-        away.rename(mine)
+    mine.with_name(mine.name + "-away").rename(mine)
 
 
 def test_an_exec_enters_by_it(server: Server, init: int, freezer: Path) -> None:
@@ -83,15 +86,16 @@ def test_an_exec_enters_by_it(server: Server, init: int, freezer: Path) -> None:
     assert Path(f"/proc/{pid}/cgroup").read_text() == Path(f"/proc/{init}/cgroup").read_text()
 
 
-def test_one_that_was_made_again(server: Server, init: int, freezer: Path) -> None:
+@pytest.mark.parametrize("controllers", ["freezer", ""])
+def test_one_that_was_made_again(server: Server, init: int, controllers: str) -> None:
     """What is kept leads to a cgroup that is gone. Then nothing is kept any more, and execs open what stands there now."""
-    (freezer.parent / "tasks").write_text(str(init))
-    freezer.rmdir()
-    freezer.mkdir()
-    with pytest.raises(ShimError, match="no such device"):
+    mine = one_of(init, controllers)
+    (mine.parent / "cgroup.procs").write_text(str(init))
+    mine.rmdir()
+    mine.mkdir()
+    with pytest.raises(ShimError, match="no such (device|file)"):
         run(server, "e")
     pid = run(server, "f")
     assert not kept(server)
-    assert str(pid) in (freezer / "tasks").read_text().split()
-    (freezer / "tasks").write_text(str(init))  # to be found there in the end
-
+    assert str(pid) in (mine / "cgroup.procs").read_text().split()
+    (mine / "cgroup.procs").write_text(str(init))  # to be found there in the end

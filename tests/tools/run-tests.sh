@@ -112,7 +112,7 @@ suite_v2() {
   done
 }
 # Of the shim, what differs there: limits, statistics, pause, kills of all, systemd, and containerd with it.
-V2_SHIM=(tests/shim/test_service_host.py tests/shim/test_exec_alone.py tests/shim/test_service.py::test_{pause_and_resume,the_death_of_a_paused_container,update_and_stats}
+V2_SHIM=(tests/shim/test_service_host.py tests/shim/test_exec_alone.py tests/shim/test_kept.py tests/shim/test_service.py::test_{pause_and_resume,the_death_of_a_paused_container,update_and_stats}
   tests/shim/test_service.py::test_{kill_all_where_the_pid_namespace_is_shared,pids_name_execs} tests/shim/test_service_deaths.py::test_what_delete_takes_away
   tests/shim/test_containerd.py::test_{output_and_exit_code,exec,pause_and_resume,metrics_and_processes,kill} tests/shim/test_systemd.py)
 # How the front finds its Python has nothing to do with cgroups, and needs a compiler for a minute.
