@@ -93,7 +93,7 @@ def test_one_that_was_made_again(server: Server, init: int, controllers: str) ->
     (mine.parent / "cgroup.procs").write_text(str(init))
     mine.rmdir()
     mine.mkdir()
-    with pytest.raises(ShimError, match="no such (device|file)"):
+    with pytest.raises(ShimError, match=r"no such (device|file)"):
         run(server, "e")
     pid = run(server, "f")
     assert not kept(server)
